@@ -1,0 +1,7 @@
+//! The admin listener (`/healthz`, `/readyz`, `/metrics`) and the local control socket.
+
+mod control;
+mod http;
+
+pub use control::{ControlError, ControlServer, control_sockets, notify_servers};
+pub use http::{AdminState, serve_admin};

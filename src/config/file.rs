@@ -1,0 +1,1 @@
+//! The file layer: flat structs of spanned values, unknown keys refused.

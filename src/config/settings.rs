@@ -1,0 +1,131 @@
+//! The checked configuration: domain types, every default safe.
+
+use crate::audit::AuditSettings;
+use crate::types::{AgentName, Host};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Certificates of a TLS listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM chain.
+    pub cert: PathBuf,
+    /// PEM key.
+    pub key: PathBuf,
+    /// PEM of the CA that client certificates must come from.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// One listener for proxy, base-URL and call API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listener {
+    /// TCP.
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// TLS, if any.
+        tls: Option<Tls>,
+        /// Bound to one agent: no proxy authentication; loopback only.
+        agent: Option<AgentName>,
+    },
+    /// A Unix socket.
+    Unix {
+        /// Where.
+        path: PathBuf,
+        /// Bound to one agent.
+        agent: Option<AgentName>,
+    },
+}
+
+/// Where the root key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootKeySource {
+    /// A file, relative to the home.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+    /// A command's standard output.
+    Command(Vec<String>),
+}
+
+/// What happens with a host that no connection covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unmatched {
+    /// Refused.
+    #[default]
+    Deny,
+    /// Tunnelled or forwarded without a credential, if `allow_hosts` has it.
+    Tunnel,
+}
+
+/// `[egress]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Egress {
+    /// For hosts that no connection covers.
+    pub unmatched: Unmatched,
+    /// Hosts that may be tunnelled to.
+    pub allow_hosts: Vec<crate::types::HostPattern>,
+    /// Ports that may be tunnelled to.
+    pub connect_ports: Vec<u16>,
+    /// Address ranges that the guard opens.
+    pub allow_cidrs: Vec<ipnet::IpNet>,
+}
+
+/// `[limits]`. `None` means no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request head, bytes.
+    pub header_bytes: usize,
+    /// Time for a request head, and for a TLS handshake.
+    pub header_time: Duration,
+    /// Time to resolve, connect and shake hands upstream.
+    pub connect: Duration,
+    /// Time from the request's end to the answer's head.
+    pub first_byte: Option<Duration>,
+    /// Longest silence inside a stream.
+    pub stream_idle: Option<Duration>,
+    /// Open tunnels per agent.
+    pub tunnels_per_agent: usize,
+    /// Largest request body that is kept for a replay, bytes.
+    pub replay_body: usize,
+    /// All kept bodies together, bytes.
+    pub replay_budget: usize,
+    /// Largest body of the call API, bytes.
+    pub call_body: usize,
+}
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where agents connect to.
+    pub listeners: Vec<Listener>,
+    /// Health and metrics.
+    pub admin: SocketAddr,
+    /// How long open requests may take at shutdown.
+    pub shutdown_grace: Duration,
+    /// The SQLite file (`[store].url` without `sqlite://`), relative to the home.
+    pub store: PathBuf,
+    /// The root key.
+    pub root_key: RootKeySource,
+    /// Static DNS answers.
+    pub dns_hosts: HashMap<Host, IpAddr>,
+    /// Egress rules.
+    pub egress: Egress,
+    /// Extra trust roots.
+    pub ca_files: Vec<PathBuf>,
+    /// Limits.
+    pub limits: Limits,
+    /// Audit settings.
+    pub audit: AuditSettings,
+    /// Warnings about dangerous but allowed settings, for the log.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Config {
+    /// Every key at its default, as in `config/reference.toml`.
+    fn default() -> Self {
+        todo!()
+    }
+}

@@ -1,0 +1,9 @@
+//! A tenant's connection with its frozen destinations, and the way from host, port and path to a connection.
+
+mod definition;
+mod live;
+mod route;
+
+pub use definition::{DefinitionError, Destination, Frozen, Grant, OAuthGrant};
+pub use live::{Access, Connection};
+pub use route::{Choice, RouteError, RouteTable};

@@ -1,0 +1,15 @@
+//! Secrets in memory and at rest: the [`Secret`] type, the sealed envelope, the key hierarchy, the agent token's form.
+//!
+//! Not here: who may open what (policy) and when (credential).
+
+mod agent_token;
+mod fields;
+mod keyring;
+mod sealed;
+mod value;
+
+pub use agent_token::{AgentToken, TokenDigest};
+pub use fields::SecretFields;
+pub use keyring::{KeyError, Keyring, RootKey};
+pub use sealed::{Digest, SealContext, SealError, Sealed};
+pub use value::{Fingerprint, Secret, random_bytes};

@@ -1,0 +1,40 @@
+//! Durations as people write them: `30s 15m 12h 90d`, also `250ms`.
+
+use std::time::Duration;
+
+/// Why a duration was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a duration; write a number and one of ms, s, m, h, d, such as 30s or 90d")]
+pub struct DurationError(pub String);
+
+/// Parses `30s`, `15m`, `12h`, `90d`, `250ms`.
+///
+/// # Errors
+/// When the text has another form or does not fit.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let error = || DurationError(text.chars().take(40).collect());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+    let number: u64 = text[..digits].parse().map_err(|_| error())?;
+    let millis_per_unit: u64 = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(error()),
+    };
+    let millis = number.checked_mul(millis_per_unit).filter(|m| *m <= 86_400_000 * 36_500).ok_or_else(error)?;
+    Ok(Duration::from_millis(millis))
+}
+
+/// The shortest exact form that [`parse_duration`] reads back.
+#[must_use]
+pub fn format_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+        if millis >= size && millis % size == 0 {
+            return format!("{}{unit}", millis / size);
+        }
+    }
+    format!("{millis}ms")
+}
