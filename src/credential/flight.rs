@@ -4,7 +4,7 @@ use super::oauth::TokenRequest;
 use super::pace::{Landing, Record};
 use super::{CredentialSettings, RefreshError, Refreshed, TokenAnswer, TokenError};
 use crate::connection::{Access, Connection, Frozen};
-use crate::net::Egress;
+use crate::net::{ClientError, Egress, NetError};
 use crate::secret::{Keyring, SecretFields};
 use crate::store::{ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Store, StoreError};
 use crate::telemetry::{Metrics, RefreshResult};
@@ -158,10 +158,10 @@ impl Refresher {
         }
         if record.state == ConnectionState::Attention {
             let code = record.state_reason.clone().unwrap_or_default();
-            connection.adopt(access_of(&record));
+            connection.adopt(Access::from(&record));
             return Err(TokenError::Rejected { code }.into());
         }
-        let access = access_of(&record);
+        let access = Access::from(&record);
         let oauth = connection.frozen.oauth.as_ref().ok_or(RefreshError::NotRefreshable)?;
         let grant = connection.open_grant(&self.keyring, &access)?.ok_or(RefreshError::NotRefreshable)?;
         // Opened before the call: once a new token is here nothing may go wrong but the store.
@@ -175,8 +175,7 @@ impl Refresher {
                 self.rejected(flight, code, lost).await
             }
             Err(error) => {
-                // Either may come after the endpoint has taken the refresh token and given out its successor.
-                if matches!(error, TokenError::Unreachable(_) | TokenError::Unusable { .. }) {
+                if may_have_spent(&error) {
                     flight.record.state.lock().lost_answer = flight.version;
                 }
                 Err(error.into())
@@ -310,7 +309,8 @@ impl Refresher {
                     return;
                 }
                 Saved::Superseded(record) => {
-                    connection.adopt(access_of(&record));
+                    // Another definition comes with the next snapshot.
+                    let _ = adopt(&flight, &record);
                     return;
                 }
                 Saved::Gone(_) => return,
@@ -379,19 +379,20 @@ fn adopt(flight: &Flight, record: &ConnectionRecord) -> Result<Arrival, RefreshE
     if !same || record.version <= flight.version {
         return Err(StoreError::Conflict { kind: "connection", name: connection.name.to_string() }.into());
     }
-    connection.adopt(access_of(record));
+    connection.adopt(Access::from(record));
     Ok(Arrival::Adopted(record.version))
 }
 
-fn access_of(record: &ConnectionRecord) -> Access {
-    Access {
-        version: record.version,
-        access: record.access.clone(),
-        grant: record.grant.clone(),
-        issued_at: record.access_issued_at,
-        expires_at: record.access_expires_at,
-        state: record.state,
-        state_reason: record.state_reason.clone(),
+/// Whether the endpoint may have taken the refresh token and given out its successor, in an answer that never came or
+/// could not be read.
+fn may_have_spent(error: &TokenError) -> bool {
+    match error {
+        TokenError::Unusable { .. } => true,
+        TokenError::Unreachable(ClientError::Net(error)) => {
+            matches!(error, NetError::Http { .. } | NetError::Timeout { .. })
+        }
+        TokenError::Unreachable(ClientError::TooLarge(_)) => true,
+        TokenError::Busy { .. } | TokenError::Rejected { .. } => false,
     }
 }
 

@@ -340,3 +340,6 @@ impl<'de> Visitor<'de> for MemberVisitor {
         Ok(Member::Other)
     }
 }
+
+#[cfg(test)]
+mod tests;
