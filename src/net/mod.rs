@@ -3,6 +3,7 @@
 //! Not here: which destination a request may have (connection, policy).
 
 mod client;
+mod dial;
 mod egress;
 mod guard;
 mod pool;
