@@ -15,7 +15,7 @@ mod tls;
 pub use client::{ClientError, ClientResponse, HttpsClient};
 pub use egress::{Egress, EgressSettings};
 pub use guard::{AddressGuard, AddressRefusal};
-pub use pool::{Pool, PoolKey, Upstream};
+pub use pool::{BodyError, Pool, PoolKey, SendError, Upgraded, Upstream, UpstreamBody};
 pub use tls::{Alpn, TrustRootId, UpstreamStream};
 
 use crate::types::Host;
