@@ -8,6 +8,8 @@ mod egress;
 mod guard;
 mod pool;
 mod resolver;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 pub use client::{ClientError, ClientResponse, HttpsClient};
