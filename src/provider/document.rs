@@ -4,7 +4,7 @@
 //! never asked for is unknown: reading is also the list of what is allowed.
 
 use super::FileProblem;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
@@ -107,7 +107,7 @@ impl<'t, 'd> Table<'t, 'd> {
         &mut self,
         problems: &mut Problems<'_>,
         key: &'static str,
-        range: Range<u16>,
+        range: RangeInclusive<u16>,
     ) -> Option<Located<u16>> {
         let (value, place) = self.ask(key)?;
         let number = as_number(value, &place, range, problems)?;
@@ -118,15 +118,10 @@ impl<'t, 'd> Table<'t, 'd> {
         &mut self,
         problems: &mut Problems<'_>,
         key: &'static str,
-        range: Range<u16>,
+        range: RangeInclusive<u16>,
     ) -> Option<Vec<u16>> {
         let items = self.items(problems, key, "an array of numbers")?;
-        Some(
-            items
-                .into_iter()
-                .filter_map(|(value, place)| as_number(value, &place, range.clone(), problems))
-                .collect(),
-        )
+        Some(items.into_iter().filter_map(|(value, place)| as_number(value, &place, range.clone(), problems)).collect())
     }
 
     pub(super) fn table(&mut self, problems: &mut Problems<'_>, key: &'static str) -> Option<Table<'t, 'd>> {
@@ -225,11 +220,16 @@ fn as_text(value: &DeValue<'_>, place: &Place, problems: &mut Problems<'_>) -> O
     Some(text.to_owned())
 }
 
-fn as_number(value: &DeValue<'_>, place: &Place, range: Range<u16>, problems: &mut Problems<'_>) -> Option<u16> {
+fn as_number(
+    value: &DeValue<'_>,
+    place: &Place,
+    range: RangeInclusive<u16>,
+    problems: &mut Problems<'_>,
+) -> Option<u16> {
     let number = value.as_integer().and_then(|integer| u16::from_str_radix(integer.as_str(), integer.radix()).ok());
     let number = number.filter(|number| range.contains(number));
     if number.is_none() {
-        problems.add(place, wrong_type(&format!("a number from {} to {}", range.start, range.end - 1), value));
+        problems.add(place, wrong_type(&format!("a number from {} to {}", range.start(), range.end()), value));
     }
     number
 }
