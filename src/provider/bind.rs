@@ -1,10 +1,9 @@
 //! A provider with one way to authenticate chosen and its variables put in: what a connection freezes.
 
 use super::variables::{is_label, put_in};
-use super::{Auth, Definition, OAuth, TestRequest};
+use super::{Auth, Definition, Field, OAuth, TestRequest};
 use crate::strategy::{Placement, PlacementError, Strategy};
 use crate::types::{BasePath, HostPattern, Url};
-use regex::Regex;
 use std::collections::BTreeMap;
 
 /// A provider without variables.
@@ -98,11 +97,11 @@ impl Definition {
         for var in &self.vars {
             let (name, label) = (var.name.clone(), var.label.clone());
             let value = vars.get(&var.name).ok_or(BindError::Missing { name, label })?;
-            check_value(&var.name, value, var.pattern.as_deref(), true)?;
+            check_value(var, value, true)?;
         }
         for field in &auth.fields {
             if let Some(value) = vars.get(&field.name) {
-                check_value(&field.name, value, field.pattern.as_deref(), false)?;
+                check_value(field, value, false)?;
             }
         }
         let put = |text: &str| put_in(text, |name| vars.get(name).map(String::as_str));
@@ -189,30 +188,21 @@ fn fix(placements: &[Placement], vars: &BTreeMap<String, String>) -> Result<Vec<
         .collect()
 }
 
-fn check_value(name: &str, value: &str, pattern: Option<&str>, is_variable: bool) -> Result<(), BindError> {
-    let refused = |rule: &str| {
-        Err(BindError::Value { name: name.to_owned(), value: value.chars().take(80).collect(), rule: rule.to_owned() })
-    };
-    match pattern {
-        // A pattern of a file that was read compiles; without one nothing would be accepted.
-        Some(pattern) if !anchored(pattern).is_ok_and(|regex| regex.is_match(value)) => {
-            refused(&format!("match {pattern}"))
-        }
+fn check_value(field: &Field, value: &str, is_variable: bool) -> Result<(), BindError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let rule = match &field.pattern {
+        Some(pattern) if !field.accepts(value) => format!("match {pattern}"),
         // Whatever a pattern lets through, it never ends a host, path or query.
-        Some(_) if is_variable && !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)) => {
-            refused("be made of letters, digits, '-', '.', '_' and '~'")
+        Some(_) if is_variable && !value.bytes().all(is_plain) => {
+            "be made of letters, digits, '-', '.', '_' and '~'".to_owned()
         }
         None if is_variable && !is_label(value) => {
-            refused("be one label of a host name: letters, digits and inner hyphens")
+            "be one label of a host name: letters, digits and inner hyphens".to_owned()
         }
-        None if value.is_empty() => refused("have a value"),
-        _ => Ok(()),
-    }
-}
-
-/// A pattern that has to match the whole value.
-pub(super) fn anchored(pattern: &str) -> Result<Regex, regex::Error> {
-    Regex::new(&format!("^(?:{pattern})$"))
+        None if value.is_empty() => "have a value".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(BindError::Value { name: field.name.clone(), value: value.chars().take(80).collect(), rule })
 }
 
 fn misfit(what: &str, text: &str, error: &dyn std::fmt::Display) -> BindError {

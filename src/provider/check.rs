@@ -1,6 +1,6 @@
 //! What has to hold between the parts of a provider file: variables, hosts, URLs, placements and their fields.
 
-use super::bind::anchored;
+use super::definition::anchored;
 use super::document::{Located, Place, Problems, Table, did_you_mean};
 use super::variables::{UNBALANCED, names, put_in};
 use super::{Auth, AuthKind, Field, Route};
@@ -16,11 +16,15 @@ pub(super) struct Check<'c, 'a> {
     pub(super) problems: &'c mut Problems<'a>,
     vars: Vec<Located<Field>>,
     used: HashSet<String>,
+    has_bad_placement: bool,
 }
+
+/// What a grant needs and no request carries.
+const GRANT_FIELDS: [&str; 3] = ["client_id", "client_secret", "refresh_token"];
 
 impl<'c, 'a> Check<'c, 'a> {
     pub(super) fn new(problems: &'c mut Problems<'a>) -> Self {
-        Self { problems, vars: Vec::new(), used: HashSet::new() }
+        Self { problems, vars: Vec::new(), used: HashSet::new(), has_bad_placement: false }
     }
 
     pub(super) fn read_vars(&mut self, root: &mut Table<'_, '_>) {
@@ -153,6 +157,7 @@ impl<'c, 'a> Check<'c, 'a> {
                 Ok(placement) => placement,
                 Err(error) => {
                     self.problems.add(&text.place, error.to_string());
+                    self.has_bad_placement = true;
                     continue;
                 }
             };
@@ -176,11 +181,19 @@ impl<'c, 'a> Check<'c, 'a> {
                 self.used.insert(name.to_owned());
                 continue;
             }
+            if is_oauth && GRANT_FIELDS.contains(&name) {
+                self.problems
+                    .add(place, format!("has the field {name}, which belongs to the grant; use {{access_token}}"));
+                return;
+            }
             let declared = fields.iter().find(|field| is_same_field(&field.value.name, name));
             has_secret |= declared.is_none_or(|field| field.value.secret);
             if declared.is_none() && !(is_oauth && is_same_field("access_token", name)) {
                 let mut known: Vec<&str> = fields.iter().map(|field| field.value.name.as_str()).collect();
-                known.extend(is_oauth.then_some("access_token"));
+                if is_oauth {
+                    known.retain(|name| !GRANT_FIELDS.contains(name));
+                    known.push("access_token");
+                }
                 let message = format!("has a field {name:?} that is not declared{}", did_you_mean(name, &known));
                 self.problems.add(place, message);
             }
@@ -192,6 +205,9 @@ impl<'c, 'a> Check<'c, 'a> {
 
     /// Notes fields that are asked for and go nowhere.
     pub(super) fn unused_fields(&mut self, auths: &[Located<Auth>], routes: &[Located<Route>]) {
+        if self.has_bad_placement {
+            return;
+        }
         let own = || routes.iter().filter_map(|route| route.value.inject.as_ref()).flatten();
         for (index, auth) in auths.iter().enumerate().filter(|(_, auth)| auth.value.kind != AuthKind::Oauth2) {
             for field in &auth.value.fields {
@@ -259,7 +275,7 @@ impl<'c, 'a> Check<'c, 'a> {
         let name = name?;
         let field = Field {
             name: name.value,
-            label: label?.value,
+            label: label.map(|label| label.value).unwrap_or_default(),
             secret,
             help: help.map(|help| help.value),
             pattern: pattern.map(|pattern| pattern.value),

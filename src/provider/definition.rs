@@ -2,6 +2,7 @@
 
 use crate::strategy::Placement;
 use crate::types::{BasePath, ProviderId};
+use regex::Regex;
 
 /// What kind of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,6 +42,20 @@ pub struct Field {
     pub help: Option<String>,
     /// A regular expression that the whole value has to match.
     pub pattern: Option<String>,
+}
+
+impl Field {
+    /// Whether a value has the form that the file asks for.
+    #[must_use]
+    pub fn accepts(&self, value: &str) -> bool {
+        let matches = |pattern: &str| anchored(pattern).is_ok_and(|regex| regex.is_match(value));
+        !value.is_empty() && self.pattern.as_deref().is_none_or(matches)
+    }
+}
+
+/// A pattern that has to match the whole value.
+pub(super) fn anchored(pattern: &str) -> Result<Regex, regex::Error> {
+    Regex::new(&format!(r"\A(?:{pattern})\z"))
 }
 
 /// OAuth endpoints.

@@ -193,15 +193,16 @@ fn read_auth(mut table: Table<'_, '_>, check: &mut Check<'_, '_>) -> Option<(Loc
         }
         _ => {}
     }
-    if let Some(oauth) = &oauth {
+    // A wrong kind is one problem: beside OAuth endpoints the rest is read as OAuth.
+    let is_oauth = oauth_place.is_some() || kind == Some(AuthKind::Oauth2);
+    if let Some(oauth) = oauth.as_ref().filter(|_| kind == Some(AuthKind::Oauth2)) {
         add_oauth_fields(&mut fields, oauth);
     }
-    if fields.is_empty() && matches!(kind, Some(AuthKind::ApiKey | AuthKind::Basic)) {
+    if fields.is_empty() && !is_oauth && matches!(kind, Some(AuthKind::ApiKey | AuthKind::Basic)) {
         table.require(check.problems, "fields");
     }
     table.require(check.problems, "inject");
     let texts = table.texts(check.problems, "inject");
-    let is_oauth = kind == Some(AuthKind::Oauth2);
     let inject = texts.map(|texts| check.placements(&texts, &[(&fields, is_oauth)])).unwrap_or_default();
     table.finish(check.problems);
     let auth = Auth {
