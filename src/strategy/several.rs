@@ -78,11 +78,11 @@ impl Strategy {
     /// The query parameters that it sets, decoded: the agent's copies go first.
     #[must_use]
     pub fn query_names(&self) -> Vec<&str> {
-        let name = |placement| match placement {
-            &Placement::Query { ref name, .. } => Some(name.as_str()),
+        let names = self.0.iter().filter_map(|placement| match placement {
+            Placement::Query { name, .. } => Some(name.as_str()),
             _ => None,
-        };
-        self.0.iter().filter_map(name).collect()
+        });
+        names.collect()
     }
 
     /// Splits an agent's path (what follows the base path) that already has the prefix of this strategy, as SDKs write

@@ -672,6 +672,17 @@ fn each_problem_is_told_with_its_place() {
 }
 
 #[test]
+fn the_starter_file_is_valid_with_and_without_its_remarks() {
+    assert_eq!(problems("acme.toml", starter_file()), Vec::<String>::new());
+    let is_key =
+        |line: &str| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let lines = starter_file().lines().map(|line| line.strip_prefix("# ").filter(|line| is_key(line)).unwrap_or(line));
+    // With everything switched on only the variable has no use.
+    let found = problems("acme.toml", &lines.collect::<Vec<_>>().join("\n"));
+    assert_eq!(found, ["acme.toml:10:8 vars[0].name: nothing uses the variable \"site\""]);
+}
+
+#[test]
 fn all_problems_come_at_once_and_in_order() {
     let text = full().replace("label = \"Key\"", "lable = \"Key\"").replace("url = \"/me\"", "url = \"me\"");
     let text = format!("zone = 1\n{text}");
