@@ -11,8 +11,8 @@ use lines::{LastLines, Lines};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 /// What to show.
 #[derive(Debug, Clone, Default)]
@@ -86,7 +86,13 @@ impl Reader {
                 let Some(file) = open(&path)? else { continue };
                 let mut lines = LastLines::of(file)?;
                 if place.is_none() {
-                    place = Some(Place { segment, offset: lines.whole()? });
+                    let begin = lines.whole()?;
+                    // What follows the last newline: nothing, a whole line that lacks its newline, or a part of one.
+                    let last = lines.next()?.unwrap_or_default();
+                    let event = parse(&last);
+                    let read = if event.is_some() { last.len() as u64 } else { 0 };
+                    place = Some(Place { segment, offset: begin + read });
+                    of_node.extend(event.filter(|_| count > 0));
                 }
                 while of_node.len() < count
                     && let Some(line) = lines.next()?
@@ -161,7 +167,7 @@ fn sort(events: &mut [Event]) {
 /// A filter, understood.
 struct Wanted<'a> {
     filter: &'a Filter,
-    since: Option<(String, SystemTime)>,
+    since: Option<(String, UnixSeconds)>,
     status: Option<std::ops::RangeInclusive<u16>>,
 }
 
@@ -169,9 +175,9 @@ impl<'a> Wanted<'a> {
     fn new(filter: &'a Filter) -> io::Result<Self> {
         let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidInput, message);
         let since = filter.since.map(|since| {
-            // Beyond the calendar's ends nothing was recorded.
-            let time = Timestamp::from_second(since).unwrap_or(if since < 0 { Timestamp::MIN } else { Timestamp::MAX });
-            (layout::format_time(time.max(Timestamp::UNIX_EPOCH)), time.into())
+            // Nothing was recorded before the first or after the last time that can be written.
+            let time = Timestamp::from_second(since.max(0)).unwrap_or(Timestamp::MAX);
+            (layout::format_time(time), since)
         });
         let status = filter.status.as_deref().map(|text| {
             parse_status(text).ok_or_else(|| invalid(format!("status {text:?} is not valid; use one like 404 or 4xx")))
@@ -181,9 +187,9 @@ impl<'a> Wanted<'a> {
 
     /// A segment that was last written before the time has nothing for us.
     fn may_be_in(&self, file: &File) -> io::Result<bool> {
-        const CLOCK_SLACK: Duration = Duration::from_secs(60);
+        const CLOCK_SLACK: i64 = 60;
         let Some((_, since)) = &self.since else { return Ok(true) };
-        Ok(file.metadata()?.modified()?.checked_add(CLOCK_SLACK).is_none_or(|modified| modified >= *since))
+        Ok(file.metadata()?.mtime().saturating_add(CLOCK_SLACK) >= *since)
     }
 
     fn matches(&self, event: &Event) -> bool {
