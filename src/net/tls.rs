@@ -84,29 +84,45 @@ impl UpstreamTls {
 
 /// The system's roots (the bundled Mozilla ones where there are none) and those in `ca_files`, without `distrusted`.
 pub(super) fn load_roots(ca_files: &[PathBuf], distrusted: &[CertificateDer<'_>]) -> Result<RootCertStore, NetError> {
-    let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in system.errors {
         tracing::warn!(%error, "part of the system's trust roots cannot be read: {error}");
     }
-    roots.add_parsable_certificates(system.certs.into_iter().filter(|root| !distrusted.contains(root)));
+    collect_roots(system.certs, ca_files, distrusted)
+}
+
+fn collect_roots(
+    system: Vec<CertificateDer<'static>>,
+    ca_files: &[PathBuf],
+    distrusted: &[CertificateDer<'_>],
+) -> Result<RootCertStore, NetError> {
+    let mut without = RootCertStore::empty();
+    without.add_parsable_certificates(distrusted.iter().map(CertificateDer::clone));
+    // By key: the same CA may have been issued anew.
+    let distrusts = |root: &TrustAnchor<'_>| {
+        without.roots.iter().any(|other| other.subject_public_key_info == root.subject_public_key_info)
+    };
+
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(system);
+    roots.roots.retain(|root| !distrusts(root));
     if roots.is_empty() {
         tracing::warn!("the system has no trust roots; using the bundled ones");
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     for file in ca_files {
         let error = |reason: String| NetError::CaFile { path: file.display().to_string(), reason };
-        let mut found = false;
+        let before = roots.len();
         for certificate in CertificateDer::pem_file_iter(file).map_err(|e| error(e.to_string()))? {
             let certificate = certificate.map_err(|e| error(e.to_string()))?;
-            found = true;
-            if distrusted.contains(&certificate) {
-                return Err(error("has the interception CA in it, which upstreams must not be trusted by".to_owned()));
-            }
             roots.add(certificate).map_err(|e| error(e.to_string()))?;
         }
-        if !found {
-            return Err(error("has no PEM certificate in it".to_owned()));
+        match &roots.roots[before..] {
+            [] => return Err(error("has no PEM certificate in it".to_owned())),
+            added if added.iter().any(distrusts) => {
+                return Err(error("has this install's own interception CA in it; remove it".to_owned()));
+            }
+            _ => {}
         }
     }
     Ok(roots)
@@ -198,6 +214,43 @@ impl AsyncWrite for UpstreamStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::net::testing::TestCa;
+
+    #[test]
+    fn the_interception_ca_is_no_root_even_in_the_systems_store() {
+        let (own, other) = (TestCa::new("interception"), TestCa::new("other"));
+        let system = || vec![own.certificate(), other.certificate()];
+        let both = collect_roots(system(), &[], &[]).unwrap();
+        let one = collect_roots(system(), &[], &[own.certificate()]).unwrap();
+        assert_eq!((both.len(), one.len()), (2, 1));
+        assert_eq!(one.roots[0], collect_roots(vec![other.certificate()], &[], &[]).unwrap().roots[0]);
+    }
+
+    #[test]
+    fn without_system_roots_the_bundled_ones_are_used() {
+        let own = TestCa::new("interception");
+        for system in [Vec::new(), vec![own.certificate()]] {
+            let roots = collect_roots(system, &[], &[own.certificate()]).unwrap();
+            assert_eq!(roots.len(), webpki_roots::TLS_SERVER_ROOTS.len());
+        }
+    }
+
+    #[test]
+    fn both_configurations_are_strict() {
+        let tls = UpstreamTls::new(collect_roots(Vec::new(), &[], &[]).unwrap());
+        for (connector, protocols) in [(&tls.h2_or_http1, vec!["h2", "http/1.1"]), (&tls.http1, vec!["http/1.1"])] {
+            let config = connector.config();
+            assert_eq!(config.alpn_protocols, protocols);
+            assert!(config.enable_sni && !config.enable_early_data);
         }
     }
 }

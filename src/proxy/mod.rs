@@ -1,1 +1,2 @@
-//! To come.
+//! The data plane.
+pub mod framing;
