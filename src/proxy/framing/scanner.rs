@@ -30,7 +30,9 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In a head, of which so many bytes have been looked at.
-    Head { looked: usize },
+    Head {
+        looked: usize,
+    },
     Length(u64),
     Chunk(Chunk),
     Undecided,
@@ -92,8 +94,7 @@ impl Scanner {
                 State::Length(left) => {
                     let taken = left.min(rest.len() as u64);
                     at += usize::try_from(taken).expect("no more than a slice's length");
-                    self.state =
-                        if taken == left { State::Head { looked: 0 } } else { State::Length(left - taken) };
+                    self.state = if taken == left { State::Head { looked: 0 } } else { State::Length(left - taken) };
                     if taken < left {
                         return Step { passed: at, verdict: Verdict::Incomplete };
                     }
@@ -188,7 +189,11 @@ impl Scanner {
                     _ => return Err(refuse),
                 },
                 Chunk::SizeEnd { size } if byte == b'\n' => {
-                    if size == 0 { Chunk::Trailer { length: 0, at_start: true } } else { Chunk::Data(size) }
+                    if size == 0 {
+                        Chunk::Trailer { length: 0, at_start: true }
+                    } else {
+                        Chunk::Data(size)
+                    }
                 }
                 Chunk::DataEnd if byte == b'\r' => Chunk::DataEndLine,
                 Chunk::DataEndLine if byte == b'\n' => Chunk::Size { digits: 0, size: 0 },
