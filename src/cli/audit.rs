@@ -88,7 +88,11 @@ fn parse_status(text: &str) -> Result<String, String> {
     let bytes = text.as_bytes();
     let class = bytes.len() == 3 && (b'1'..=b'5').contains(&bytes[0]);
     let rest_fits = class && (bytes[1..].iter().all(u8::is_ascii_digit) || text[1..].eq_ignore_ascii_case("xx"));
-    if rest_fits { Ok(text.to_ascii_lowercase()) } else { Err("use a status such as 404, or a class such as 4xx".to_owned()) }
+    if rest_fits {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("use a status such as 404, or a class such as 4xx".to_owned())
+    }
 }
 
 fn print_events(format: Format, events: &[Event], tenant: Option<&str>) -> Result<(), CliError> {

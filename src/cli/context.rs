@@ -150,6 +150,8 @@ fn default_home() -> Result<PathBuf, CliError> {
     }
     match variable("HOME") {
         Some(home) => Ok(home.join(".local/share/nexus")),
-        None => Err(CliError::Usage("neither HOME nor NEXUS_HOME is set; say where the data is with --home".to_owned())),
+        None => {
+            Err(CliError::Usage("neither HOME nor NEXUS_HOME is set; say where the data is with --home".to_owned()))
+        }
     }
 }

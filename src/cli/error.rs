@@ -201,11 +201,7 @@ mod tests {
             ("changed meanwhile", changed().into(), 6),
             ("used port", AppError::AddressInUse { address }.into(), 6),
             ("unreachable", CliError::Unreachable("x".into()), 7),
-            (
-                "timeout",
-                NetError::Timeout { target: "a:1".into(), limit: std::time::Duration::from_secs(1) }.into(),
-                7,
-            ),
+            ("timeout", NetError::Timeout { target: "a:1".into(), limit: std::time::Duration::from_secs(1) }.into(), 7),
             ("check", CliError::Check(String::new()), 8),
             ("broken config", ConfigError::Problems(Vec::new()).into(), 8),
             ("child", CliError::Child(143), 143),
