@@ -144,10 +144,31 @@ impl Register {
         if let Some(grant) = &new.credential.grant {
             secret_input::warn_about(grant);
         }
-        let record = seal(context, &install, new, existing.as_ref())?;
-        install.store.insert_connection(&record, replace).await?;
+        let record = insert(context, &install, &new, replace).await?;
         context.notify().await;
         report(context, &record)
+    }
+}
+
+/// How often a replacement is tried when a refresh of the old one was faster.
+const TRIES: usize = 5;
+
+async fn insert(
+    context: &Context,
+    install: &Install,
+    new: &NewConnection,
+    replace: bool,
+) -> Result<ConnectionRecord, CliError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let existing = if replace { find(context, install, &new.name).await? } else { None };
+        let record = seal(context, install, new, existing.as_ref())?;
+        match install.store.insert_connection(&record, replace).await {
+            Ok(()) => return Ok(record),
+            Err(StoreError::Conflict { .. }) if tries < TRIES => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -180,15 +201,15 @@ fn check_injection(new: &NewConnection) -> Result<(), CliError> {
 fn seal(
     context: &Context,
     install: &Install,
-    new: NewConnection,
+    new: &NewConnection,
     existing: Option<&ConnectionRecord>,
 ) -> Result<ConnectionRecord, CliError> {
     let now = context.clock.now();
     let mut record = ConnectionRecord {
         id: existing.map_or_else(ConnectionId::generate, |record| record.id.clone()),
         scope: context.scope.clone(),
-        name: new.name,
-        provider: new.provider,
+        name: new.name.clone(),
+        provider: new.provider.clone(),
         definition: new.frozen.to_json(),
         version: existing.map_or(1, |record| record.version + 1),
         access: Sealed::from_bytes(&[]),
