@@ -1,10 +1,12 @@
 //! What a connection froze at registration: destinations, placements, token endpoint. Stored as JSON; its digest is in
 //! the associated data of the sealed credential, so that an edited definition makes it unreadable.
 
+use super::json;
 use crate::provider::{TestRequest, TokenClientAuth};
 use crate::secret::Digest;
 use crate::strategy::Strategy;
-use crate::types::{BasePath, CanonicalPath, HostPattern, Scheme, Target, Url};
+use crate::types::{BasePath, CanonicalPath, HostPattern, PathError, Scheme, Target, Url};
+use sha2::{Digest as _, Sha256};
 
 /// Where the credential may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +24,17 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Whether a request lies within it.
+    /// Whether a request lies within it. An ambiguous path is judged as it is written; whoever chooses a destination
+    /// refuses it where the base path restricts.
     #[must_use]
-    pub fn covers(&self, _target: &Target, _path: &CanonicalPath) -> bool {
-        todo!()
+    pub fn covers(&self, target: &Target, path: &CanonicalPath) -> bool {
+        self.covers_target(target) && self.path.covers(path)
+    }
+
+    /// Whether requests to this target may lie within it, whatever their path.
+    #[must_use]
+    pub fn covers_target(&self, target: &Target) -> bool {
+        self.scheme == target.scheme && self.port == target.port && self.host.matches(&target.host)
     }
 }
 
@@ -73,29 +82,103 @@ pub struct Frozen {
 pub struct DefinitionError(pub String);
 
 impl Frozen {
+    /// A connection to anything: one destination, the URL's path its base path (the query is not part of it).
+    ///
+    /// # Errors
+    /// When the URL's path cannot be a base path.
+    pub fn custom(base_url: &Url, strategy: Strategy, oauth: Option<OAuthGrant>) -> Result<Self, PathError> {
+        let Url { target, path } = base_url;
+        let host = HostPattern::parse(&target.host.to_string()).expect("a host's own text parses");
+        let path = BasePath::parse(path.path())?;
+        let destination = Destination { scheme: target.scheme, host, port: target.port, path, strategy };
+        Ok(Self { destinations: vec![destination], oauth, default_headers: Vec::new(), test: None, revision: None })
+    }
+
+    /// The base URL of `/c/<name>/` and of `/v1/call`: the first destination's, unless its host is a pattern.
+    #[must_use]
+    pub fn base_url(&self) -> Option<(Target, BasePath)> {
+        let Destination { scheme, host, port, path, .. } = self.destinations.first()?;
+        let host = host.exact()?.clone();
+        Some((Target { scheme: *scheme, host, port: *port }, path.clone()))
+    }
+
     /// The JSON that the store keeps.
     #[must_use]
     pub fn to_json(&self) -> String {
-        todo!()
+        json::write(self)
     }
 
     /// Reads the store's JSON; unknown fields are an error.
     ///
     /// # Errors
     /// See [`DefinitionError`].
-    pub fn from_json(_json: &str) -> Result<Self, DefinitionError> {
-        todo!()
+    pub fn from_json(json: &str) -> Result<Self, DefinitionError> {
+        json::read(json)
     }
 
     /// SHA-256 over what access fields are bound to: scheme, hosts, ports, base paths, placements (length-prefixed).
     #[must_use]
     pub fn access_digest(&self) -> Digest {
-        todo!()
+        let mut hash = FieldHash::new("nexus connection access 1");
+        hash.count(self.destinations.len());
+        for destination in &self.destinations {
+            let Destination { scheme, host, port, path, strategy } = destination;
+            hash.field(match scheme {
+                Scheme::Http => b"http",
+                Scheme::Https => b"https",
+            });
+            hash.field(host.to_string().as_bytes());
+            hash.field(&port.to_be_bytes());
+            hash.field(path.as_str().as_bytes());
+            hash.count(strategy.placements().len());
+            for placement in strategy.placements() {
+                hash.field(placement.to_string().as_bytes());
+            }
+        }
+        hash.finish()
     }
 
     /// SHA-256 over that and the token URL and client authentication: what grant fields are bound to.
     #[must_use]
     pub fn grant_digest(&self) -> Digest {
-        todo!()
+        let mut hash = FieldHash::new("nexus connection grant 1");
+        hash.field(&self.access_digest());
+        if let Some(OAuthGrant { token_url, client_auth, .. }) = &self.oauth {
+            hash.field(token_url.to_string().as_bytes());
+            hash.field(match client_auth {
+                TokenClientAuth::Basic => b"basic",
+                TokenClientAuth::Post => b"post",
+                TokenClientAuth::None => b"none",
+            });
+        }
+        hash.finish()
     }
 }
+
+/// SHA-256 over fields, each with its length in front, so that no two lists of fields hash alike.
+struct FieldHash(Sha256);
+
+impl FieldHash {
+    /// `domain` keeps digests of different kinds apart.
+    fn new(domain: &str) -> Self {
+        let mut hash = Self(Sha256::new());
+        hash.field(domain.as_bytes());
+        hash
+    }
+
+    fn field(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.0.update(bytes);
+    }
+
+    fn count(&mut self, count: usize) {
+        self.0.update((count as u64).to_be_bytes());
+    }
+
+    fn finish(self) -> Digest {
+        self.0.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

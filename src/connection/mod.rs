@@ -1,9 +1,13 @@
 //! A tenant's connection with its frozen destinations, and the way from host, port and path to a connection.
 
 mod definition;
+mod json;
 mod live;
 mod route;
+mod shared_map;
+mod table;
 
 pub use definition::{DefinitionError, Destination, Frozen, Grant, OAuthGrant};
 pub use live::{Access, Connection};
-pub use route::{Choice, RouteError, RouteTable};
+pub use route::{Choice, RouteError, destination_for};
+pub use table::RouteTable;

@@ -1,8 +1,9 @@
 //! From a principal, an optional choice, and host, port and path to one connection.
 
-use super::{Connection, Destination};
+use super::{Connection, Destination, RouteTable};
 use crate::identity::Principal;
-use crate::types::{CanonicalPath, ConnectionId, Scope, Target};
+use crate::types::{CanonicalPath, Target};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A routed request: the connection and the destination of it that covers the request.
@@ -20,6 +21,14 @@ impl Choice {
     pub fn destination(&self) -> &Destination {
         &self.connection.frozen.destinations[self.destination]
     }
+
+    /// Refuses a path that means more than it says (`/v1/..%2fadmin`) where the base path restricts.
+    fn checked(self, path: &CanonicalPath) -> Result<Self, RouteError> {
+        if path.is_ambiguous() && !self.destination().path.is_root() {
+            return Err(RouteError::AmbiguousPath);
+        }
+        Ok(self)
+    }
 }
 
 /// Why no connection was chosen. Unknown, ungranted, disabled and not covering look the same.
@@ -31,42 +40,20 @@ pub enum RouteError {
     /// Several cover it equally well; these are the token's own.
     #[error("several connections cover the request: {}", .0.join(", "))]
     Ambiguous(Vec<String>),
+    /// The connection is restricted by base path, and the path has an encoded slash or a parameter, which a base path
+    /// cannot judge: 400 `bad_path`.
+    #[error("the path has an encoded slash or a parameter, which a connection restricted by path does not allow")]
+    AmbiguousPath,
 }
 
-/// All connections, indexed by id and by scope and host. Cheap to clone (`Arc` inside).
-#[derive(Debug, Clone, Default)]
-pub struct RouteTable(());
-
 impl RouteTable {
-    /// This table with connections added or replaced and ids removed.
-    #[must_use]
-    pub fn updated(&self, _changed: Vec<Arc<Connection>>, _deleted: &[ConnectionId]) -> Self {
-        todo!()
-    }
-
-    /// A connection by id.
-    #[must_use]
-    pub fn get(&self, _id: &ConnectionId) -> Option<&Arc<Connection>> {
-        todo!()
-    }
-
-    /// A granted, enabled connection by name or id within the principal's scope. (`/c/NAME`, `/v1/call`.)
-    #[must_use]
-    pub fn granted(&self, _principal: &Principal, _name_or_id: &str) -> Option<Arc<Connection>> {
-        todo!()
-    }
-
-    /// Every enabled connection of a scope.
-    #[must_use]
-    pub fn in_scope(&self, _scope: &Scope) -> Vec<Arc<Connection>> {
-        todo!()
-    }
-
-    /// Whether any granted, enabled connection covers this host and port, whatever the path: such a CONNECT is
+    /// Whether any granted, enabled connection covers this scheme, host and port, whatever the path: such a CONNECT is
     /// intercepted.
     #[must_use]
-    pub fn covers_host(&self, _principal: &Principal, _target: &Target) -> bool {
-        todo!()
+    pub fn covers_host(&self, principal: &Principal, target: &Target) -> bool {
+        let mut any = false;
+        self.each_covering(principal, target, |_, _| any = true);
+        any
     }
 
     /// Chooses. With `choice` (a name or id), only that connection, and it must be granted and cover the request.
@@ -77,11 +64,80 @@ impl RouteTable {
     /// See [`RouteError`].
     pub fn route(
         &self,
-        _principal: &Principal,
-        _choice: Option<&str>,
-        _target: &Target,
-        _path: &CanonicalPath,
+        principal: &Principal,
+        choice: Option<&str>,
+        target: &Target,
+        path: &CanonicalPath,
     ) -> Result<Choice, RouteError> {
-        todo!()
+        if let Some(name_or_id) = choice {
+            let connection = self.granted(principal, name_or_id).ok_or(RouteError::None)?;
+            return destination_for(&connection, target, path);
+        }
+        let mut best = Best::default();
+        self.each_covering(principal, target, |connection, at| best.consider(connection, at, path));
+        best.choice()?.checked(path)
     }
 }
+
+/// The destination of this one connection that covers the request: the most specific, the first of equals.
+///
+/// The connection must be known to be granted and enabled, as [`RouteTable::granted`] gives it.
+///
+/// # Errors
+/// [`RouteError::None`] and [`RouteError::AmbiguousPath`].
+pub fn destination_for(
+    connection: &Arc<Connection>,
+    target: &Target,
+    path: &CanonicalPath,
+) -> Result<Choice, RouteError> {
+    let mut best = Best::default();
+    for (at, destination) in connection.frozen.destinations.iter().enumerate() {
+        if destination.covers_target(target) {
+            best.consider(connection, at, path);
+        }
+    }
+    best.choice()?.checked(path)
+}
+
+/// The best of the places considered so far.
+#[derive(Default)]
+struct Best<'t> {
+    rank: Option<Rank>,
+    /// Equally good ones, of at least one connection.
+    found: Vec<(&'t Arc<Connection>, usize)>,
+}
+
+/// Whether the host is exact, then the base path's length: all that cover one path are prefixes of each other on whole
+/// segments, so that the longer text is the more specific one.
+type Rank = (bool, usize);
+
+impl<'t> Best<'t> {
+    /// Considers a destination that covers the target.
+    fn consider(&mut self, connection: &'t Arc<Connection>, at: usize, path: &CanonicalPath) {
+        let destination = &connection.frozen.destinations[at];
+        if !destination.path.covers(path) {
+            return;
+        }
+        let rank = Some((destination.host.exact().is_some(), destination.path.as_str().len()));
+        if rank > self.rank {
+            self.rank = rank;
+            self.found.clear();
+        }
+        if rank == self.rank {
+            self.found.push((connection, at));
+        }
+    }
+
+    fn choice(self) -> Result<Choice, RouteError> {
+        let (connection, _) = self.found.first().ok_or(RouteError::None)?;
+        if self.found.iter().any(|(other, _)| other.id != connection.id) {
+            let names: BTreeSet<&str> = self.found.iter().map(|(other, _)| other.name.as_str()).collect();
+            return Err(RouteError::Ambiguous(names.into_iter().map(str::to_owned).collect()));
+        }
+        let destination = self.found.iter().map(|(_, at)| *at).min().ok_or(RouteError::None)?;
+        Ok(Choice { connection: Arc::clone(connection), destination })
+    }
+}
+
+#[cfg(test)]
+mod tests;

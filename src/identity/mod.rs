@@ -5,7 +5,7 @@
 mod proof;
 mod tokens;
 
-pub use proof::{BasicPair, Proof, ProofError, proxy_authorization};
+pub use proof::{BasicPair, Proof, ProofError, bearer, proxy_authorization};
 pub use tokens::{Rejected, TokenTable};
 
 use crate::types::{AgentName, ConnectionId, PathPattern, RunId, Scope, TokenId};

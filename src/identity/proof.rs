@@ -1,6 +1,10 @@
 //! Reading the proof of identity out of `Proxy-Authorization`.
 
-use crate::secret::TokenDigest;
+use crate::secret::{AgentToken, Secret, TokenDigest};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
 
 /// What `Proxy-Authorization` held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,20 +30,90 @@ pub enum ProofError {
     Malformed,
 }
 
-/// User and password out of `Basic`, percent signs left alone.
-#[derive(Debug)]
-pub struct BasicPair {
-    /// The user.
-    pub user: String,
-    /// The password.
-    pub password: crate::secret::Secret,
-}
-
 /// Reads `Proxy-Authorization` values (all of them) by the rules for proxy credentials: scheme case-insensitive, Basic
 /// or Bearer; in Basic whichever of user and password has token form is the token; if both, they must be equal.
 ///
 /// # Errors
 /// See [`ProofError`].
-pub fn proxy_authorization<'a>(_values: impl Iterator<Item = &'a [u8]>) -> Result<Proof, ProofError> {
-    todo!()
+pub fn proxy_authorization<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<Proof, ProofError> {
+    let value = values.next().ok_or(ProofError::Missing)?;
+    if values.next().is_some() {
+        return Err(ProofError::Conflicting);
+    }
+    if value.trim_ascii().is_empty() {
+        return Err(ProofError::Missing);
+    }
+    if let Some(text) = bearer(value) {
+        let token = token_digest(text).ok_or(ProofError::Missing)?;
+        return Ok(Proof { token, connection: None });
+    }
+    let pair = BasicPair::from_header(value).ok_or(ProofError::Malformed)?;
+    // Exposed to look for the agent's own token, which never leaves this function but as a digest.
+    let (user, password) = (pair.user.expose(), pair.password.expose());
+    match (token_digest(user), token_digest(password)) {
+        (Some(first), Some(second)) if first != second => Err(ProofError::Conflicting),
+        (Some(token), _) => Ok(Proof { token, connection: None }),
+        (None, Some(token)) => Ok(Proof { token, connection: connection_choice(user) }),
+        (None, None) => Err(ProofError::Missing),
+    }
 }
+
+/// What follows `Bearer` in an `Authorization` or `Proxy-Authorization` value, whatever its form.
+#[must_use]
+pub fn bearer(value: &[u8]) -> Option<&str> {
+    let (scheme, credentials) = split_scheme(value);
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return None;
+    }
+    std::str::from_utf8(credentials).ok()
+}
+
+/// User and password out of `Basic`, percent signs left alone. Agents put their token into either.
+#[derive(Debug)]
+pub struct BasicPair {
+    /// The user.
+    pub user: Secret,
+    /// The password.
+    pub password: Secret,
+}
+
+impl BasicPair {
+    /// Reads a whole `Authorization` or `Proxy-Authorization` value. Padding may be missing; without a colon all of it
+    /// is the user. `None` for another scheme, or when the rest is not base64 of UTF-8.
+    #[must_use]
+    pub fn from_header(value: &[u8]) -> Option<Self> {
+        let (scheme, credentials) = split_scheme(value);
+        if !scheme.eq_ignore_ascii_case(b"basic") {
+            return None;
+        }
+        let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(credentials.len())]);
+        let length = BASIC.decode_slice(credentials, &mut decoded).ok()?;
+        let text = std::str::from_utf8(&decoded[..length]).ok()?;
+        let (user, password) = text.split_once(':').unwrap_or((text, ""));
+        Some(Self { user: Secret::new(user.to_owned()), password: Secret::new(password.to_owned()) })
+    }
+}
+
+/// The authentication scheme, and what follows it without the space around it.
+fn split_scheme(value: &[u8]) -> (&[u8], &[u8]) {
+    let value = value.trim_ascii();
+    let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+    (&value[..end], value[end..].trim_ascii())
+}
+
+fn token_digest(text: &str) -> Option<TokenDigest> {
+    AgentToken::has_form(text).then(|| AgentToken::digest(text))
+}
+
+/// `x` and `nexus` are what people and tools write where a user name has to stand.
+fn connection_choice(user: &str) -> Option<String> {
+    (!matches!(user, "" | "x" | "nexus")).then(|| user.to_owned())
+}
+
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+#[cfg(test)]
+mod tests;

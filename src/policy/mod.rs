@@ -4,7 +4,7 @@
 //! without one no credential is opened.
 
 use crate::identity::Principal;
-use crate::types::{CanonicalPath, ConnectionId, Target};
+use crate::types::{CanonicalPath, ConnectionId, PathPattern, Target};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -58,10 +58,37 @@ pub enum Denial {
     AmbiguousPath,
 }
 
-/// Decides.
+/// Decides: the grant must have the connection, the method and the path. `HEAD` goes where `GET` may.
 ///
 /// # Errors
 /// See [`Denial`].
-pub fn decide(_principal: &Principal, _question: &Question<'_>) -> Result<Permit, Denial> {
-    todo!()
+pub fn decide(principal: &Principal, question: &Question<'_>) -> Result<Permit, Denial> {
+    let grant = &principal.grant;
+    if !grant.has_connection(question.connection) {
+        return Err(Denial::NotGranted);
+    }
+    if !may_use_method(&grant.methods, question.method) {
+        // The agent wrote the method, and it may be as long as a head.
+        let method = question.method.as_str().chars().take(40).collect();
+        return Err(Denial::Method { method, allowed: grant.methods.join(", ") });
+    }
+    if !grant.paths.is_empty() {
+        if question.path.is_ambiguous() {
+            return Err(Denial::AmbiguousPath);
+        }
+        if !grant.paths.iter().any(|pattern| pattern.matches(question.path)) {
+            let allowed: Vec<&str> = grant.paths.iter().map(PathPattern::as_str).collect();
+            return Err(Denial::Path { allowed: allowed.join(", ") });
+        }
+    }
+    Ok(Permit { connection: question.connection.clone() })
 }
+
+/// Methods are case-sensitive (RFC 9110 section 9.1): `get` is not `GET`.
+fn may_use_method(allowed: &[String], method: &http::Method) -> bool {
+    let has = |name: &str| allowed.iter().any(|other| other == name);
+    allowed.is_empty() || has(method.as_str()) || (method == http::Method::HEAD && has("GET"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,15 @@
 mod agent_token;
 mod fields;
 mod keyring;
+mod private_file;
+mod root_key;
 mod sealed;
 mod value;
 
 pub use agent_token::{AgentToken, TokenDigest};
 pub use fields::SecretFields;
-pub use keyring::{KeyError, Keyring, RootKey};
+pub use keyring::Keyring;
+pub use private_file::write_private_file;
+pub use root_key::{KeyError, RootKey};
 pub use sealed::{Digest, SealContext, SealError, Sealed};
 pub use value::{Fingerprint, Secret, random_bytes};

@@ -18,3 +18,29 @@ pub use ids::{
 };
 pub use path::{BasePath, CanonicalPath, PathError, PathPattern};
 pub use target::{AuthorityError, Scheme, Target, Url, UrlError};
+
+/// `FromStr`, `Serialize` and `Deserialize` as text, through the type's own parser and `Display`.
+macro_rules! as_text {
+    ($name:ty, $error:ty, $parse:expr) => {
+        impl std::str::FromStr for $name {
+            type Err = $error;
+            fn from_str(text: &str) -> Result<Self, $error> {
+                $parse(text)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+use as_text;
