@@ -59,6 +59,12 @@ impl<'t> Document<'t> {
         self.problems.push(FileProblem::at(self.file, self.text, place.offset, &place.key, message));
     }
 
+    /// Every key that was asked for.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(String::as_str)
+    }
+
     /// Every problem, in the order of the file; unknown keys are judged here, when all known ones have been asked for.
     pub(super) fn into_problems(mut self) -> Vec<FileProblem> {
         for unknown in std::mem::take(&mut self.unknown) {
