@@ -3,11 +3,17 @@
 //! One refresh per connection and version, however many requests (in-process single flight) and processes (a lease row
 //! in the store). The new version is persisted before its first use.
 
+mod flight;
 mod oauth;
+mod owner;
+mod pace;
 mod refresh;
 
+#[cfg(test)]
+mod tests;
+
 pub use oauth::{TokenAnswer, TokenError};
-pub use refresh::{Credentials, LeaseError, RefreshError, Refreshed};
+pub use refresh::{CredentialSettings, Credentials, LeaseError, RefreshError, Refreshed};
 
 use crate::secret::SecretFields;
 

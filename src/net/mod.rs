@@ -3,16 +3,19 @@
 //! Not here: which destination a request may have (connection, policy).
 
 mod client;
+mod dial;
 mod egress;
 mod guard;
 mod pool;
 mod resolver;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 pub use client::{ClientError, ClientResponse, HttpsClient};
 pub use egress::{Egress, EgressSettings};
 pub use guard::{AddressGuard, AddressRefusal};
-pub use pool::{Pool, PoolKey, Upstream};
+pub use pool::{BodyError, Pool, PoolKey, SendError, Upgraded, Upstream, UpstreamBody};
 pub use tls::{Alpn, TrustRootId, UpstreamStream};
 
 use crate::types::Host;

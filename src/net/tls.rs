@@ -1,9 +1,22 @@
 //! Upstream TLS: one rustls `ClientConfig` per trust root and ALPN, so that sessions resume. TLS 1.2 or later.
 
+use super::NetError;
+use crate::types::Host;
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, SupportedProtocolVersion};
+use sha2::{Digest, Sha256};
+use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Which trust roots a connection was verified against: a digest of the certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +29,123 @@ pub enum Alpn {
     H2OrHttp1,
     /// `http/1.1` only (upgrades).
     Http1,
+}
+
+/// The trust roots and what is negotiated with them. Sessions live in it, so it is shared for as long as the roots stay
+/// the same.
+pub(super) struct UpstreamTls {
+    id: TrustRootId,
+    h2_or_http1: TlsConnector,
+    http1: TlsConnector,
+}
+
+/// The fewest versions that are safe: nothing before TLS 1.2 exists in rustls, and this says so.
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+
+/// Sessions kept for resumption, over all hosts.
+const SESSIONS: usize = 1024;
+
+impl UpstreamTls {
+    pub(super) fn new(roots: RootCertStore) -> Self {
+        let id = trust_root_id(&roots);
+        let roots = Arc::new(roots);
+        let connector = |protocols: &[&[u8]]| {
+            // Named here: a process-wide default provider could be another one.
+            let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&VERSIONS)
+                .expect("aws-lc-rs supports TLS 1.2 and 1.3")
+                .with_root_certificates(Arc::clone(&roots))
+                .with_no_client_auth();
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            config.resumption = Resumption::in_memory_sessions(SESSIONS);
+            TlsConnector::from(Arc::new(config))
+        };
+        Self { id, h2_or_http1: connector(&[b"h2", b"http/1.1"]), http1: connector(&[b"http/1.1"]) }
+    }
+
+    pub(super) fn id(&self) -> TrustRootId {
+        self.id
+    }
+
+    /// Verifies the upstream as `host` and nothing else.
+    pub(super) async fn handshake(&self, host: &Host, stream: TcpStream, alpn: Alpn) -> io::Result<UpstreamStream> {
+        let name = match host {
+            Host::Name(name) => ServerName::try_from(name.to_string())
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no certificate can have this host name"))?,
+            Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
+        };
+        let connector = match alpn {
+            Alpn::H2OrHttp1 => &self.h2_or_http1,
+            Alpn::Http1 => &self.http1,
+        };
+        Ok(UpstreamStream::Tls(Box::new(connector.connect(name, stream).await?)))
+    }
+}
+
+/// The system's roots (the bundled Mozilla ones where there are none) and those in `ca_files`, without `distrusted`.
+pub(super) fn load_roots(ca_files: &[PathBuf], distrusted: &[CertificateDer<'_>]) -> Result<RootCertStore, NetError> {
+    let system = rustls_native_certs::load_native_certs();
+    for error in system.errors {
+        tracing::warn!(%error, "part of the system's trust roots cannot be read: {error}");
+    }
+    collect_roots(system.certs, ca_files, distrusted)
+}
+
+fn collect_roots(
+    system: Vec<CertificateDer<'static>>,
+    ca_files: &[PathBuf],
+    distrusted: &[CertificateDer<'_>],
+) -> Result<RootCertStore, NetError> {
+    let mut without = RootCertStore::empty();
+    without.add_parsable_certificates(distrusted.iter().map(CertificateDer::clone));
+    // By key: the same CA may have been issued anew.
+    let distrusts = |root: &TrustAnchor<'_>| {
+        without.roots.iter().any(|other| other.subject_public_key_info == root.subject_public_key_info)
+    };
+
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(system);
+    roots.roots.retain(|root| !distrusts(root));
+    if roots.is_empty() {
+        tracing::warn!("the system has no trust roots; using the bundled ones");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    for file in ca_files {
+        let error = |reason: String| NetError::CaFile { path: file.display().to_string(), reason };
+        let before = roots.len();
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|e| error(e.to_string()))? {
+            let certificate = certificate.map_err(|e| error(e.to_string()))?;
+            roots.add(certificate).map_err(|e| error(e.to_string()))?;
+        }
+        match &roots.roots[before..] {
+            [] => return Err(error("has no PEM certificate in it".to_owned())),
+            added if added.iter().any(distrusts) => {
+                return Err(error("has this install's own interception CA in it; remove it".to_owned()));
+            }
+            _ => {}
+        }
+    }
+    Ok(roots)
+}
+
+/// The same for the same set of roots, in whatever order and however often each was found.
+fn trust_root_id(roots: &RootCertStore) -> TrustRootId {
+    let mut digests: Vec<[u8; 32]> = roots.roots.iter().map(digest).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    let all = Sha256::digest(digests.concat());
+    TrustRootId(all[..8].iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
+}
+
+/// Over what rustls uses of a root: its name, key and constraints, in DER.
+fn digest(root: &TrustAnchor<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [Some(&root.subject), Some(&root.subject_public_key_info), root.name_constraints.as_ref()] {
+        let part = part.map_or(&[][..], |der| der.as_ref());
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 /// A connection to an upstream, in clear or over TLS.
@@ -84,6 +214,43 @@ impl AsyncWrite for UpstreamStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::net::testing::TestCa;
+
+    #[test]
+    fn the_interception_ca_is_no_root_even_in_the_systems_store() {
+        let (own, other) = (TestCa::new("interception"), TestCa::new("other"));
+        let system = || vec![own.certificate(), other.certificate()];
+        let both = collect_roots(system(), &[], &[]).unwrap();
+        let one = collect_roots(system(), &[], &[own.certificate()]).unwrap();
+        assert_eq!((both.len(), one.len()), (2, 1));
+        assert_eq!(one.roots[0], collect_roots(vec![other.certificate()], &[], &[]).unwrap().roots[0]);
+    }
+
+    #[test]
+    fn without_system_roots_the_bundled_ones_are_used() {
+        let own = TestCa::new("interception");
+        for system in [Vec::new(), vec![own.certificate()]] {
+            let roots = collect_roots(system, &[], &[own.certificate()]).unwrap();
+            assert_eq!(roots.len(), webpki_roots::TLS_SERVER_ROOTS.len());
+        }
+    }
+
+    #[test]
+    fn both_configurations_are_strict() {
+        let tls = UpstreamTls::new(collect_roots(Vec::new(), &[], &[]).unwrap());
+        for (connector, protocols) in [(&tls.h2_or_http1, vec!["h2", "http/1.1"]), (&tls.http1, vec!["http/1.1"])] {
+            let config = connector.config();
+            assert_eq!(config.alpn_protocols, protocols);
+            assert!(config.enable_sni && !config.enable_early_data);
         }
     }
 }

@@ -1,1 +1,98 @@
-//! To come.
+//! The data plane: one request, from its head to its terminal audit line, one file a phase.
+//!
+//! Knows nothing of how a stream was accepted (listener). Every way in ends in [`handle`].
+
+pub mod body;
+pub mod downstream;
+pub mod engine;
+pub mod exchange;
+pub mod finish;
+pub mod framing;
+pub mod hygiene;
+pub mod plane;
+pub mod reject;
+pub mod replay;
+pub mod response;
+pub mod scrub;
+pub mod splice;
+pub mod tunnel;
+pub mod upstream;
+
+mod call;
+
+pub use plane::Plane;
+pub use tunnel::{Entry, Tunnel};
+
+use body::ResponseBody;
+use finish::Record;
+use reject::{Code, Rejection};
+
+use crate::audit::Way;
+use crate::config::Snapshot;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use std::sync::Arc;
+
+/// Answers one request other than CONNECT outside a tunnel.
+pub async fn handle(plane: Arc<Plane>, entry: Arc<Entry>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let way = downstream::way_of(&entry, request.uri());
+    let mut record = Some(Record::new(&plane, way.unwrap_or(Way::Forward), entry.client));
+    let request_id = record.as_ref().map(|record| record.request_id().clone()).unwrap_or_default();
+    let is_h2 = request.version() == http::Version::HTTP_2;
+    let result = match framing::violation_of(request.headers()) {
+        Some(violation) => Err(violation.into()),
+        None => {
+            let snapshot = plane.loader.snapshot();
+            answer(&plane, &snapshot, &entry, way, &mut record, request).await
+        }
+    };
+    let mut response = result.unwrap_or_else(|rejection| {
+        let way = way.unwrap_or(Way::Forward);
+        let response = rejection.response(way, &request_id);
+        if let Some(record) = &mut record {
+            record.refuse(&rejection);
+        }
+        response
+    });
+    if is_h2 {
+        response.headers_mut().remove(http::header::CONNECTION);
+    }
+    if let Some(decision) = &entry.decision {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            decision.switched();
+        } else {
+            decision.stayed();
+        }
+    }
+    response
+}
+
+async fn answer(
+    plane: &Arc<Plane>,
+    snapshot: &Arc<Snapshot>,
+    entry: &Entry,
+    way: Option<Way>,
+    record: &mut Option<Record>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let this = record.as_mut().ok_or_else(Rejection::internal)?;
+    let mut request = request;
+    let upgrade =
+        hygiene::asks_for_websocket(request.method(), request.headers()).then(|| hyper::upgrade::on(&mut request));
+    let mut intake = match way {
+        Some(Way::Intercepted) => downstream::intercepted(plane, snapshot, entry, this, request)?,
+        Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, this, request)?,
+        Some(Way::Call) => return call::call(plane, snapshot, record, request).await,
+        Some(_) => downstream::forward(plane, snapshot, entry, this, request)?,
+        None => {
+            this.method(request.method());
+            return Err(Rejection::new(
+                Code::NotFound,
+                "there is nothing here",
+                "use this address as a proxy, or /c/<connection>/<path>, or POST /v1/call",
+            ));
+        }
+    };
+    intake.upgrade = upgrade;
+    exchange::exchange(plane, snapshot, record, intake).await
+}

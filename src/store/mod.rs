@@ -3,6 +3,7 @@
 //! Plain data behind one trait; secrets only as [`Sealed`] envelopes and token digests. Not here: what a definition
 //! means (connection) and when a refresh happens (credential).
 
+mod owner;
 mod records;
 mod sqlite;
 

@@ -15,7 +15,7 @@ pub enum ConnectionState {
 
 /// A connection. `definition` is the frozen [`crate`]-level definition as JSON; its digest is in the envelopes'
 /// associated data.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionRecord {
     /// Its id.
     pub id: ConnectionId,
@@ -50,7 +50,7 @@ pub struct ConnectionRecord {
 }
 
 /// A new credential for a connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialUpdate {
     /// The new version; the record must have the one before.
     pub version: u64,
@@ -67,7 +67,7 @@ pub struct CredentialUpdate {
 }
 
 /// An agent token: its digest and what it may do. Never its value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRecord {
     /// Its public id.
     pub id: TokenId,
@@ -98,7 +98,7 @@ pub struct TokenRecord {
 }
 
 /// A tenant's OAuth client at a provider.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppRecord {
     /// The tenant (apps are shared by its namespaces; `default` namespace here).
     pub scope: Scope,
@@ -117,7 +117,7 @@ pub struct AppRecord {
 }
 
 /// What changed after a generation.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The store's generation now.
     pub generation: i64,
@@ -143,7 +143,7 @@ pub struct LeaseOwner {
 }
 
 /// What came of asking for a refresh lease.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseOutcome {
     /// Taken; `fence` goes with the write. `interrupted` is true when an earlier holder recorded an attempt on this
     /// version and died before its answer was stored.

@@ -38,3 +38,46 @@ pub fn format_duration(duration: Duration) -> String {
     }
     format!("{millis}ms")
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_read() {
+        for (text, millis) in
+            [("30s", 30_000), ("15m", 900_000), ("12h", 43_200_000), ("90d", 7_776_000_000), ("250ms", 250), ("0s", 0)]
+        {
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "+1s",
+            "1 s",
+            " 1s",
+            "1s ",
+            "1.5s",
+            "1h30m",
+            "1S",
+            "1w",
+            "99999999999999999999d",
+            "36501d",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn formatting_reads_back(millis in 0u64..86_400_000 * 36_500, unit in prop::sample::select(vec![1, 1_000, 3_600_000])) {
+            let duration = Duration::from_millis(millis / unit * unit);
+            prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+        }
+    }
+}

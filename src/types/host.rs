@@ -204,3 +204,6 @@ fn parse_ipv4_number(part: &str) -> Option<u64> {
         Some(sum.saturating_mul(radix.into()).saturating_add(digit.into()))
     })
 }
+
+#[cfg(test)]
+mod tests;

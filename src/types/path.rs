@@ -22,7 +22,7 @@ pub enum PathError {
     /// `%` without two hexadecimal digits, `%00`, or escapes that are overlong or invalid UTF-8.
     #[error("the path has an invalid escape")]
     Escape,
-    /// A control character, space, `<`, `>`, a backtick, or a byte outside ASCII.
+    /// A control character, space, a byte outside ASCII, or `<`, `>`, a quote or a backtick where a URI cannot have it.
     #[error("the path has a character that a path cannot have")]
     Character,
     /// An empty segment (`//`).
@@ -72,7 +72,7 @@ impl CanonicalPath {
         for byte in query {
             match byte {
                 b'#' => return Err(PathError::Fragment),
-                b'<' | b'>' => return Err(PathError::Character),
+                b'"' | b'<' | b'>' => return Err(PathError::Character),
                 byte if !byte.is_ascii_graphic() => return Err(PathError::Character),
                 _ => {}
             }
@@ -319,3 +319,6 @@ fn wildcard_matches<P, T>(
     }
     pattern[p..].iter().all(is_any)
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,3 +203,6 @@ fn parse_port(digits: &[u8]) -> Option<u16> {
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Serves a downstream stream with hyper's HTTP/1.1 or h2 connection. Knows nothing of how the stream was accepted.
+
+use super::body::ResponseBody;
+use super::framing::{GuardedStream, HeadLimits};
+use super::reject::{Code, Rejection};
+use super::tunnel::Entry;
+use crate::audit::Way;
+use crate::types::RequestId;
+use futures_util::FutureExt;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+/// Window of an h2 stream from the agent.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// Window of an h2 connection from the agent.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Streams that an agent may have open on one connection.
+const STREAMS: u32 = 256;
+
+/// What a stream is served with.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Head limits.
+    pub head: HeadLimits,
+    /// The longest time that a head may take.
+    pub head_time: Duration,
+    /// Whether the first head is due within that time, or the connection may stay idle from the start.
+    pub first_head_is_due: bool,
+    /// Cancelled when the process begins to stop.
+    pub draining: CancellationToken,
+}
+
+/// Serves HTTP/1.1 requests until the connection ends.
+pub async fn serve_http1<S, F, R>(stream: S, mut entry: Entry, serving: Serving, handle: F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn(Request<Incoming>, Arc<Entry>) -> R + Clone + Send + 'static,
+    R: Future<Output = Response<ResponseBody>> + Send,
+{
+    let stream = GuardedStream::new(stream, serving.head, serving.head_time, serving.first_head_is_due);
+    entry.decision = Some(stream.decision());
+    let entry = Arc::new(entry);
+    let close = Arc::clone(&entry.close);
+    let service = service_fn(move |request| {
+        let (entry, handle) = (Arc::clone(&entry), handle.clone());
+        async move { guarded(handle(request, entry)).await }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(serving.head.fields + 8)
+        .max_buf_size(serving.head.bytes.max(8192) + 64 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = serving.draining.cancelled() => None,
+        () = close.notified() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a downstream connection ended: {error}");
+    }
+}
+
+/// Serves h2 requests until the connection ends.
+pub async fn serve_http2<S, F, R>(stream: S, entry: Entry, serving: Serving, handle: F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn(Request<Incoming>, Arc<Entry>) -> R + Clone + Send + 'static,
+    R: Future<Output = Response<ResponseBody>> + Send + 'static,
+{
+    let entry = Arc::new(entry);
+    let close = Arc::clone(&entry.close);
+    let service = service_fn(move |request| {
+        let (entry, handle) = (Arc::clone(&entry), handle.clone());
+        async move { guarded(handle(request, entry)).await }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(serving.head.bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(64)
+        .max_local_error_reset_streams(256)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = serving.draining.cancelled() => None,
+        () = close.notified() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a downstream connection ended: {error}");
+    }
+}
+
+/// A panic in one request is that request's alone. Its record writes `aborted` when it is dropped.
+async fn guarded(handling: impl Future<Output = Response<ResponseBody>>) -> Result<Response<ResponseBody>, Infallible> {
+    Ok(AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a request panicked; this is a bug");
+        let rejection =
+            Rejection::new(Code::InternalError, "the proxy failed at this request", "report this").and_close();
+        rejection.response(Way::Forward, &RequestId::generate())
+    }))
+}

@@ -1,0 +1,225 @@
+//! The one exit of a request: its terminal audit line and its metrics.
+
+use super::body::Progress;
+use super::plane::Plane;
+use super::reject::{Code, Rejection};
+use crate::audit::{AuditError, Event, Kind, Way};
+use crate::connection::Connection;
+use crate::identity::Principal;
+use crate::telemetry::Decision;
+use crate::types::{CanonicalPath, RequestId, Scheme, Target};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is known of a request so far. Dropped without an end, it writes `aborted`.
+pub struct Record {
+    plane: Arc<Plane>,
+    event: Box<Event>,
+    way: Way,
+    started: Instant,
+    sent: Option<Instant>,
+    progress: Arc<Progress>,
+    response_bytes: u64,
+    done: bool,
+}
+
+impl Record {
+    /// Of a request that has just come in.
+    #[must_use]
+    pub fn new(plane: &Arc<Plane>, way: Way, client: Option<SocketAddr>) -> Self {
+        let mut event = Event::new(Kind::Start, RequestId::generate());
+        event.way = Some(way);
+        event.client = client.map(|client| client.to_string());
+        Self {
+            plane: Arc::clone(plane),
+            event: Box::new(event),
+            way,
+            started: Instant::now(),
+            sent: None,
+            progress: Arc::default(),
+            response_bytes: 0,
+            done: false,
+        }
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn request_id(&self) -> &RequestId {
+        &self.event.request_id
+    }
+
+    /// How it came in.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Corrects how it came in.
+    pub fn set_way(&mut self, way: Way) {
+        self.way = way;
+        self.event.way = Some(way);
+    }
+
+    /// The counter of the request body's bytes.
+    #[must_use]
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// The method, as sent.
+    pub fn method(&mut self, method: &http::Method) {
+        self.event.method = Some(method.as_str().to_owned());
+    }
+
+    /// Where it goes.
+    pub fn target(&mut self, target: &Target) {
+        self.event.scheme = Some(match target.scheme {
+            Scheme::Http => "http".to_owned(),
+            Scheme::Https => "https".to_owned(),
+        });
+        self.event.host = Some(target.host.to_string());
+        self.event.port = Some(target.port);
+    }
+
+    /// The path, after agent tokens were taken out of it and before a credential goes into it.
+    pub fn path(&mut self, path: &CanonicalPath) {
+        self.event.path = Some(path.path().to_owned());
+        self.event.query_keys = path
+            .query()
+            .into_iter()
+            .flat_map(|query| query.split('&'))
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| pair.split('=').next().unwrap_or_default().to_owned())
+            .collect();
+    }
+
+    /// Who calls.
+    pub fn principal(&mut self, principal: &Principal) {
+        self.event.tenant = Some(principal.scope.tenant.to_string());
+        self.event.namespace = Some(principal.scope.namespace.to_string());
+        self.event.agent = Some(principal.agent.to_string());
+        self.event.run = principal.run.as_ref().map(ToString::to_string);
+        self.event.token_id = Some(principal.token_id.to_string());
+    }
+
+    /// With which connection.
+    pub fn connection(&mut self, connection: &Connection) {
+        self.event.connection = Some(connection.name.to_string());
+        self.event.connection_id = Some(connection.id.to_string());
+    }
+
+    /// With which version of the credential.
+    pub fn credential_version(&mut self, version: u64) {
+        self.event.credential_version = Some(version);
+    }
+
+    /// The server name of a tunnel.
+    pub fn sni(&mut self, sni: &str) {
+        self.event.sni = Some(sni.to_owned());
+    }
+
+    /// The dialled address.
+    pub fn address(&mut self, address: SocketAddr) {
+        self.event.address = Some(address.to_string());
+    }
+
+    /// The request was sent again after a refresh.
+    pub fn replayed(&mut self) {
+        self.event.replayed = true;
+    }
+
+    /// The answer's head came.
+    pub fn answered(&mut self, status: http::StatusCode) {
+        self.event.status = Some(status.as_u16());
+    }
+
+    /// Body bytes went to the agent.
+    pub fn add_response_bytes(&mut self, bytes: usize) {
+        self.response_bytes += bytes as u64;
+    }
+
+    /// Writes the `start` line. Only after it may anything be dialled or sent.
+    ///
+    /// # Errors
+    /// [`AuditError`]: nothing must be sent.
+    pub async fn start(&mut self) -> Result<(), AuditError> {
+        let result = self.plane.spool.start((*self.event).clone()).await;
+        self.plane.metrics.audit_written(result.is_ok());
+        result?;
+        self.sent = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Whether the `start` line was written.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.sent.is_some()
+    }
+
+    /// The request was refused, or failed before an answer came.
+    pub fn refuse(&mut self, rejection: &Rejection) {
+        self.event.status = Some(rejection.status(self.way).as_u16());
+        self.event.reason = Some(rejection.code.as_str().to_owned());
+        if rejection.code == Code::AuthRequired {
+            self.event.path = self.event.path.take().map(|path| super::downstream::mask_tokens(&path));
+        }
+        let kind = if self.has_started() { Kind::Aborted } else { Kind::Denied };
+        self.terminal(kind);
+    }
+
+    /// The answer went to the agent whole.
+    pub fn end(&mut self, redacted: u64) {
+        if redacted > 0 && !self.done {
+            self.event.redacted = Some(redacted);
+            self.plane.metrics.redacted(redacted);
+        }
+        self.terminal(Kind::End);
+    }
+
+    /// The request was begun and broke off.
+    pub fn abort(&mut self, reason: &'static str) {
+        self.event.reason = Some(reason.to_owned());
+        self.terminal(Kind::Aborted);
+    }
+
+    /// A tunnel or upgraded connection ended after so many bytes.
+    pub fn end_stream(&mut self, from_agent: u64, to_agent: u64) {
+        self.progress.add(usize::try_from(from_agent).unwrap_or(usize::MAX));
+        self.response_bytes += to_agent;
+        self.terminal(Kind::End);
+    }
+
+    fn terminal(&mut self, kind: Kind) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        let total = self.started.elapsed();
+        let event = &mut self.event;
+        event.event = kind;
+        event.duration_ms = Some(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
+        let request_bytes = self.progress.bytes();
+        if self.sent.is_some() {
+            event.request_bytes = Some(request_bytes);
+            event.response_bytes = Some(self.response_bytes);
+        }
+        let decision = match kind {
+            Kind::Denied => Decision::Denied,
+            _ if event.connection.is_some() => Decision::Injected,
+            _ => Decision::Tunnelled,
+        };
+        let overhead = self.sent.map(|sent| sent.duration_since(self.started));
+        let status = event.status;
+        self.plane.metrics.request_finished(decision, status, total, overhead, request_bytes, self.response_bytes);
+        let event = std::mem::replace(&mut **event, Event::new(kind, RequestId::generate()));
+        self.plane.spool.finish(event);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.done {
+            self.abort("client_gone");
+        }
+    }
+}

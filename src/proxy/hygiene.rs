@@ -1,0 +1,194 @@
+//! Which headers travel. One place for all ways in and both protocols.
+
+use crate::strategy::Strategy;
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+
+/// Never travels in a request: hop by hop (RFC 9110 section 7.6.1), proxy and control headers, and headers by which an
+/// agent could pose as somebody else.
+const NEVER_UP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+    "http2-settings",
+    "host",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-forwarded-client-cert",
+    "x-real-ip",
+    "x-original-url",
+    "x-original-host",
+    "x-rewrite-url",
+];
+
+/// Never travels in an answer. `alt-svc` would lead clients around the proxy.
+const NEVER_DOWN: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "alt-svc",
+    "refresh",
+];
+
+/// Headers that change the method for some servers; they would get around a restriction by method.
+const METHOD_OVERRIDES: &[&str] = &["x-http-method", "x-http-method-override", "x-method-override"];
+
+/// Headers of this proxy, in both directions.
+const CONTROL: &str = "x-nexus-";
+
+/// Whether the request asks for a WebSocket (RFC 6455 section 4.1).
+#[must_use]
+pub fn asks_for_websocket(method: &http::Method, headers: &HeaderMap) -> bool {
+    let has = |name, token: &str| {
+        headers.get_all(name).iter().any(|value| {
+            value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+        })
+    };
+    method == http::Method::GET && has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade")
+}
+
+/// Whether trailers were asked for (`TE: trailers`), as gRPC does.
+#[must_use]
+pub fn asks_for_trailers(headers: &HeaderMap) -> bool {
+    headers.get(header::TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Takes out of a request what must not travel, the headers that `Connection` names first.
+pub fn clean_request(headers: &mut HeaderMap) {
+    remove_named_by_connection(headers);
+    remove(headers, NEVER_UP);
+}
+
+/// Takes out of an answer what must not travel.
+pub fn clean_response(headers: &mut HeaderMap) {
+    remove_named_by_connection(headers);
+    remove(headers, NEVER_DOWN);
+}
+
+/// Takes method overrides out.
+pub fn remove_method_overrides(headers: &mut HeaderMap) {
+    for name in METHOD_OVERRIDES {
+        headers.remove(*name);
+    }
+}
+
+fn remove(headers: &mut HeaderMap, names: &[&'static str]) {
+    for name in names {
+        if let Entry::Occupied(entry) = headers.entry(HeaderName::from_static(name)) {
+            entry.remove_entry_mult();
+        }
+    }
+    if headers.keys().any(|name| name.as_str().starts_with(CONTROL)) {
+        let control: Vec<HeaderName> =
+            headers.keys().filter(|name| name.as_str().starts_with(CONTROL)).cloned().collect();
+        for name in control {
+            headers.remove(name);
+        }
+    }
+}
+
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| name != header::CONTENT_LENGTH && name != header::HOST)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Removes the agent's own copies of everything that `strategy` sets, and spellings with `_` for `-`. Gives whether
+/// there were any.
+pub fn remove_agent_copies(headers: &mut HeaderMap, strategy: &Strategy) -> bool {
+    let names = strategy.header_names();
+    if names.is_empty() {
+        return false;
+    }
+    let same = |a: &str, b: &str| {
+        a.len() == b.len()
+            && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_')))
+    };
+    let copies: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| names.iter().any(|injected| same(name.as_str(), injected.as_str())))
+        .cloned()
+        .collect();
+    for name in &copies {
+        headers.remove(name);
+    }
+    !copies.is_empty()
+}
+
+/// Cuts `Accept-Encoding` to what answers are scrubbed in: identity and gzip.
+pub fn narrow_accept_encoding(headers: &mut HeaderMap) {
+    let gzip = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let refused = parts.any(|part| {
+                part.strip_prefix("q=").is_some_and(|q| q.trim_end_matches('0').trim_end_matches('.').is_empty())
+            });
+            (name.eq_ignore_ascii_case("gzip") || name == "*") && !refused
+        })
+    });
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(if gzip { "gzip" } else { "identity" }));
+    // A part of an answer could end in the middle of a credential, and the next part begin there.
+    headers.remove(header::RANGE);
+    headers.remove(header::IF_RANGE);
+}
+
+/// The pseudonym under which this install stands in `Via` (RFC 9110 section 7.6.3).
+#[derive(Debug, Clone)]
+pub struct Pseudonym {
+    text: String,
+    value: HeaderValue,
+}
+
+impl Pseudonym {
+    /// Made from the install's id.
+    #[must_use]
+    pub fn new(install_id: &str) -> Self {
+        let short: String = install_id.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+        let text = format!("nexus-{short}");
+        let value = HeaderValue::from_str(&format!("1.1 {text}")).expect("letters and digits are a header value");
+        Self { text, value }
+    }
+
+    /// Whether the request went through this install already.
+    #[must_use]
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(header::VIA).iter().any(|value| {
+            value.to_str().is_ok_and(|value| {
+                value.split(',').any(|hop| hop.split_ascii_whitespace().nth(1) == Some(self.text.as_str()))
+            })
+        })
+    }
+
+    /// Adds it.
+    pub fn add_to(&self, headers: &mut HeaderMap) {
+        headers.append(header::VIA, self.value.clone());
+    }
+}

@@ -1,0 +1,144 @@
+//! The upstream copy of a request: cleaned, then injected. The only place that applies an [`Injection`].
+
+use super::hygiene;
+use crate::net::Upstream;
+use crate::strategy::{Edit, Injection, Placement, Strategy, Template};
+use crate::types::{CanonicalPath, Target};
+use http::header::{HOST, HeaderMap, HeaderValue, TE};
+use http::{Method, Request, Uri, Version};
+
+use super::body::RequestBody;
+
+/// A request as it will be sent, without its credential.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub target: Target,
+    /// Path and query.
+    pub path: CanonicalPath,
+    /// Cleaned headers, without Host.
+    pub headers: HeaderMap,
+    /// Whether trailers were asked for.
+    pub trailers: bool,
+    /// `Upgrade`'s value, for WebSockets.
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// The request could not be put together: the credential does not fit its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the credential does not fit the request")]
+pub struct Misfit;
+
+impl Outbound {
+    /// Removes the agent's own copies of what `strategy` injects: headers in every spelling, query parameters, the path
+    /// prefix. `base` is the length of the connection's base path, under which a path prefix stands.
+    ///
+    /// # Errors
+    /// When the path cannot stand without them.
+    pub fn remove_agent_copies(&mut self, strategy: &Strategy, base: &str) -> Result<(), crate::types::PathError> {
+        hygiene::remove_agent_copies(&mut self.headers, strategy);
+        let mut text = self.path.as_str().to_owned();
+        for placement in strategy.placements() {
+            match placement {
+                Placement::Query { name, .. } => text = without_parameter(&text, name),
+                Placement::Path { prefix } => {
+                    let (path, query) = text.split_once('?').map_or((text.as_str(), ""), |(p, q)| (p, q));
+                    let under = path.strip_prefix(base).unwrap_or(path);
+                    if let Some(rest) = without_path_prefix(under, prefix) {
+                        let mark = if query.is_empty() { "" } else { "?" };
+                        text = format!("{base}{rest}{mark}{query}");
+                    }
+                }
+                Placement::Header { .. } | Placement::Basic { .. } => {}
+            }
+        }
+        if text != self.path.as_str() {
+            self.path = CanonicalPath::parse(text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The request for one attempt over `upstream`. Nothing changes a header after the injection.
+    ///
+    /// # Errors
+    /// [`Misfit`].
+    pub fn request(
+        self,
+        upstream: &Upstream<RequestBody>,
+        injection: Injection,
+        base: &str,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, Misfit> {
+        let Self { method, target, path, mut headers, trailers, upgrade } = self;
+        let authority = target.authority();
+        let mut text = path.as_str().to_owned();
+        if upstream.is_h2() {
+            if trailers {
+                headers.insert(TE, HeaderValue::from_static("trailers"));
+            }
+        } else {
+            headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| Misfit)?);
+            if let Some(protocol) = upgrade {
+                headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(http::header::UPGRADE, protocol);
+            }
+        }
+        for edit in injection.edits {
+            match edit {
+                Edit::Header { name, value } => {
+                    headers.insert(name, value);
+                }
+                // Exposed to go on the request line, which is sent and dropped.
+                Edit::Query { pair } => {
+                    let mark = if text.contains('?') { '&' } else { '?' };
+                    text = format!("{text}{mark}{}", pair.expose());
+                }
+                Edit::PathPrefix { prefix } => {
+                    let rest = text.strip_prefix(base).ok_or(Misfit)?;
+                    text = format!("{base}{}{rest}", prefix.expose());
+                }
+            }
+        }
+        let uri = if upstream.is_h2() { format!("{}://{authority}{text}", scheme(&target)) } else { text };
+        let uri = Uri::try_from(uri).map_err(|_| Misfit)?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = if upstream.is_h2() { Version::HTTP_2 } else { Version::HTTP_11 };
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+fn scheme(target: &Target) -> &'static str {
+    match target.scheme {
+        crate::types::Scheme::Http => "http",
+        crate::types::Scheme::Https => "https",
+    }
+}
+
+/// A path and query without the parameters of that name, in every encoding of it.
+fn without_parameter(text: &str, name: &str) -> String {
+    let Some((path, query)) = text.split_once('?') else { return text.to_owned() };
+    let is_it = |pair: &&str| {
+        let found = pair.split('=').next().unwrap_or_default().replace('+', " ");
+        percent_encoding::percent_decode_str(&found).decode_utf8_lossy() == name
+    };
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
+    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+}
+
+/// A path without a leading segment of the prefix's shape (`/bot{token}/`): its literals with anything between them.
+#[must_use]
+pub fn without_path_prefix(path: &str, prefix: &Template) -> Option<String> {
+    let shape = prefix.to_string();
+    let shape = shape.strip_prefix('/')?.trim_end_matches('/');
+    let (before, rest) = shape.split_once('{')?;
+    let after = rest.rsplit_once('}')?.1;
+    let (segment, rest) =
+        path.strip_prefix('/')?.split_once('/').map_or((path.strip_prefix('/')?, ""), |(s, r)| (s, r));
+    let middle = segment.strip_prefix(before)?.strip_suffix(after)?;
+    (!middle.is_empty()).then(|| format!("/{rest}"))
+}

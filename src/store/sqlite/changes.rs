@@ -1,0 +1,59 @@
+//! What changed since a generation.
+
+use super::{SqliteStore, rows};
+use crate::store::{Changes, StoreError};
+use crate::types::{ConnectionId, TokenId};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, query, query_as, query_scalar};
+
+impl SqliteStore {
+    pub(super) async fn read_changes(&self, since: i64) -> Result<Changes, StoreError> {
+        // One transaction is one state of the file, whatever is written meanwhile.
+        let mut transaction = self.readers.begin().await?;
+        let mut changes = Changes {
+            generation: query_scalar("SELECT generation FROM meta").fetch_one(&mut *transaction).await?,
+            ..Changes::default()
+        };
+        if changes.generation == since {
+            return Ok(changes);
+        }
+        let connections = query("SELECT * FROM connections WHERE generation > ? ORDER BY generation")
+            .bind(since)
+            .fetch_all(&mut *transaction)
+            .await?;
+        for row in &connections {
+            match rows::connection(row) {
+                Ok(record) => changes.connections.push(record),
+                // As if deleted: neither the damaged record nor the one it replaced may be used, and the others go on.
+                Err(error) => changes.deleted_connections.extend(damaged(row, &error, ConnectionId::parse)),
+            }
+        }
+        let tokens = query("SELECT * FROM tokens WHERE generation > ? ORDER BY generation")
+            .bind(since)
+            .fetch_all(&mut *transaction)
+            .await?;
+        for row in &tokens {
+            match rows::token(row) {
+                Ok(record) => changes.tokens.push(record),
+                Err(error) => changes.deleted_tokens.extend(damaged(row, &error, TokenId::parse)),
+            }
+        }
+        let tombstones: Vec<(String, String)> = query_as("SELECT kind, id FROM tombstones WHERE generation > ?")
+            .bind(since)
+            .fetch_all(&mut *transaction)
+            .await?;
+        for (kind, id) in tombstones {
+            match kind.as_str() {
+                "connection" => changes.deleted_connections.extend(ConnectionId::parse(&id)),
+                _ => changes.deleted_tokens.extend(TokenId::parse(&id)),
+            }
+        }
+        Ok(changes)
+    }
+}
+
+fn damaged<T, E>(row: &SqliteRow, error: &sqlx::Error, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    let id: &str = row.try_get("id").ok()?;
+    tracing::error!(record = id, %error, "the store's record {id} is damaged and not used");
+    parse(id).ok()
+}

@@ -1,0 +1,178 @@
+//! Opening, making and checking the file.
+
+use super::{SqliteStore, Watch};
+use crate::secret::random_bytes;
+use crate::store::StoreError;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, query, query_as, query_scalar};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Run by `run_direct`, inside a transaction of ours: with `run` the future could not be sent to another thread.
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
+
+/// `nxus`, in the file's header: tells a store from any other SQLite file.
+const APPLICATION_ID: i64 = 0x6e78_7573;
+
+const HEADER: &[u8; 16] = b"SQLite format 3\0";
+
+impl SqliteStore {
+    /// Opens the store, makes it if absent (0600), and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When the file is not a store, damaged, or made by a newer version; the file is left as it was.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        // Absolute, so that no name means a URI or memory to SQLite, and a later change of directory nothing.
+        let path = std::path::absolute(path).map_err(|error| unusable(path, &error.to_string()))?;
+        if !path.try_exists().map_err(|error| unusable(&path, &error.to_string()))? {
+            create(&path).await?;
+        }
+        check_header(&path)?;
+
+        let reading = options(&path).read_only(true);
+        let mut connection = reading.connect().await.map_err(|error| explain(&path, error))?;
+        let behind = check(&path, &mut connection).await?;
+
+        let writing = options(&path).journal_mode(SqliteJournalMode::Wal);
+        let pool = || SqlitePoolOptions::new().test_before_acquire(false);
+        let writer = pool().max_connections(1).connect_lazy_with(writing.clone());
+        let readers = pool().max_connections(4).connect_lazy_with(reading.clone());
+        if behind {
+            let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+            MIGRATIONS
+                .run_direct(None, &mut *transaction, false)
+                .await
+                .map_err(|error| unusable(&path, &error.to_string()))?;
+            transaction.commit().await?;
+        }
+        let install_id = query_scalar("SELECT install_id FROM meta").fetch_optional(&mut connection).await?;
+        let install_id =
+            install_id.ok_or_else(|| unusable(&path, "it is damaged (no install id); restore a backup"))?;
+        let watch = Watch::start(reading, connection).await?;
+        Ok(Self { path, install_id, writer, readers, watch })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .busy_timeout(Duration::from_secs(5))
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .pragma("secure_delete", "ON")
+        // The file may have been edited by somebody who is not this program.
+        .pragma("trusted_schema", "OFF")
+        .disable_statement_logging()
+}
+
+/// Makes the whole store under another name first: a file of the store's own name is a store from its first moment, so
+/// an empty or cut one is always damage and never taken for a new one.
+async fn create(path: &Path) -> Result<(), StoreError> {
+    let failed = |error: std::io::Error| unusable(path, &error.to_string());
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = Temporary(directory.join(format!(".{name}.{:016x}.tmp", u64::from_ne_bytes(random_bytes()))));
+    // SQLite gives `-wal` and `-shm` the mode of the file itself.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary.0).map_err(failed)?;
+
+    let mut connection = options(&temporary.0).journal_mode(SqliteJournalMode::Wal).connect().await?;
+    query("PRAGMA application_id = 0x6e787573").execute(&mut connection).await?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(|error| unusable(path, &error.to_string()))?;
+    let install_id: String = random_bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+    query("INSERT INTO meta (id, install_id) VALUES (1, ?)").bind(install_id).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    connection.close().await?;
+
+    File::open(&temporary.0).and_then(|file| file.sync_all()).map_err(failed)?;
+    match std::fs::hard_link(&temporary.0, path) {
+        // Another process was first: its store is the store.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        linked => linked.map_err(failed)?,
+    }
+    drop(temporary);
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// Removes what was made on every way out.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let mut name = self.0.clone().into_os_string();
+            name.push(suffix);
+            // Most of them do not exist; nothing in a store without records is worth an error.
+            let _ = std::fs::remove_file(name);
+        }
+    }
+}
+
+/// Looks at the file before SQLite does, which would take an empty one for a new database.
+fn check_header(path: &Path) -> Result<(), StoreError> {
+    let mut header = [0; HEADER.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Ok(()) if header == *HEADER => Ok(()),
+        Ok(()) => Err(unusable(path, "it is not an SQLite file; restore a backup or name another file")),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Err(unusable(path, "it is cut short; restore a backup"))
+        }
+        Err(error) => Err(unusable(path, &error.to_string())),
+    }
+}
+
+/// Whether the schema is behind. Everything here only reads.
+async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+    let explain = |error| explain(path, error);
+    let application: i64 = query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await.map_err(explain)?;
+    if application != APPLICATION_ID {
+        return Err(unusable(path, "it is an SQLite file of another program"));
+    }
+    let applied: Vec<(i64, Vec<u8>)> = query_as("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(explain)?;
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let found = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
+    if found > known {
+        return Err(StoreError::Newer { path: path.display().to_string(), found, known });
+    }
+    let ours = |(version, checksum): &(i64, Vec<u8>)| {
+        MIGRATIONS.iter().any(|ours| ours.version == *version && ours.checksum[..] == checksum[..])
+    };
+    if !applied.iter().all(ours) {
+        return Err(unusable(path, "its schema is none of this program's"));
+    }
+    let report: String = query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await.map_err(explain)?;
+    if report != "ok" {
+        return Err(unusable(path, &format!("it is damaged ({}); restore a backup", report.replace('\n', " "))));
+    }
+    Ok(found < known)
+}
+
+/// Tells damage from trouble that may pass, by SQLite's primary result code.
+fn explain(path: &Path, error: sqlx::Error) -> StoreError {
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+    let message = error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default();
+    match code.map(|code| code & 0xff) {
+        // SQLITE_ERROR (a table is missing), SQLITE_CORRUPT, SQLITE_NOTADB
+        Some(1 | 11 | 26) => unusable(path, &format!("it is damaged ({message}); restore a backup")),
+        _ => StoreError::Database(error),
+    }
+}
+
+fn unusable(path: &Path, reason: &str) -> StoreError {
+    StoreError::Unusable { path: path.display().to_string(), reason: reason.to_owned() }
+}

@@ -1,0 +1,203 @@
+//! The file: who may read it, and what is not a store.
+
+use super::*;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
+}
+
+async fn refused(path: &Path) -> String {
+    let error = SqliteStore::open(path).await.unwrap_err();
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    assert!(matches!(error, StoreError::Unusable { .. } | StoreError::Newer { .. }), "{error:?}");
+    error.to_string()
+}
+
+/// The bytes of a store with some records, closed.
+async fn bytes_of_a_store() -> Vec<u8> {
+    let (directory, store) = store().await;
+    for n in 0..20 {
+        store.insert_connection(&connection(&format!("c{n}")), false).await.unwrap();
+        store.insert_token(&token("a")).await.unwrap();
+    }
+    store.close().await;
+    let mut files = files(directory.path());
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["nexus.db"], "a closed store is one file");
+    files.remove("nexus.db").unwrap()
+}
+
+#[tokio::test]
+async fn every_file_is_private_whatever_the_umask() {
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let (directory, store) = store().await;
+    store.insert_token(&token("a")).await.unwrap();
+    let names = files(directory.path());
+    assert_eq!(names.keys().collect::<Vec<_>>(), ["nexus.db", "nexus.db-shm", "nexus.db-wal"]);
+    for name in names.keys() {
+        let mode = std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_settings_hold_on_every_connection() {
+    let (_directory, store) = store().await;
+    store.insert_token(&token("a")).await.unwrap();
+    for pool in [&store.writer, &store.readers] {
+        for (pragma, expected) in [
+            ("PRAGMA synchronous", "2"),
+            ("PRAGMA secure_delete", "1"),
+            ("PRAGMA foreign_keys", "1"),
+            ("PRAGMA busy_timeout", "5000"),
+            ("PRAGMA journal_mode", "wal"),
+        ] {
+            let row = sqlx::query(pragma).fetch_one(pool).await.unwrap();
+            let value = sqlx::Row::try_get::<String, _>(&row, 0)
+                .or_else(|_| sqlx::Row::try_get::<i64, _>(&row, 0).map(|n| n.to_string()))
+                .unwrap();
+            assert_eq!(value, expected, "{pragma}");
+        }
+    }
+    assert!(sqlx::query("UPDATE meta SET fence = 9").execute(&store.readers).await.is_err(), "readers only read");
+}
+
+#[tokio::test]
+async fn a_store_is_opened_again_as_it_was() {
+    let (directory, store) = store().await;
+    let path = directory.path().join("nexus.db");
+    let (id, record) = (store.install_id().to_owned(), connection("work"));
+    store.insert_connection(&record, false).await.unwrap();
+    store.close().await;
+    let again = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(again.install_id(), id);
+    assert_eq!(again.path(), path);
+    assert_eq!(again.find_connection(&Scope::default(), "work").await.unwrap(), record);
+    let (_other, other) = super::store().await;
+    assert_ne!(other.install_id(), id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_make_it_at_once_get_one_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nexus.db");
+    let opening: Vec<_> = (0..6)
+        .map(|_| {
+            let path = path.clone();
+            tokio::spawn(async move { SqliteStore::open(&path).await.unwrap() })
+        })
+        .collect();
+    let mut stores = Vec::new();
+    for open in opening {
+        stores.push(open.await.unwrap());
+    }
+    for store in &stores {
+        assert_eq!(store.install_id(), stores[0].install_id());
+        store.insert_token(&token("a")).await.unwrap();
+    }
+    assert_eq!(stores[0].list_tokens(&Scope::default()).await.unwrap().len(), 6);
+    let names = files(directory.path());
+    assert_eq!(names.keys().collect::<Vec<_>>(), ["nexus.db", "nexus.db-shm", "nexus.db-wal"]);
+}
+
+#[tokio::test]
+async fn what_is_no_store_is_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nexus.db");
+    let mut newer_header = bytes_of_a_store().await;
+    newer_header[18..20].fill(9);
+    let rows: Vec<(&str, Vec<u8>)> = vec![
+        ("empty", vec![]),
+        ("text", b"hello".to_vec()),
+        ("garbage", (0..100_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()),
+        ("zeroes", vec![0; 8192]),
+        ("magic alone", b"SQLite format 3\0".to_vec()),
+        ("magic and garbage", [&b"SQLite format 3\0"[..], &[0xaa; 8176]].concat()),
+        ("a file format of the future", newer_header),
+    ];
+    for (name, bytes) in rows {
+        std::fs::write(&path, &bytes).unwrap();
+        let message = refused(&path).await;
+        let after = files(directory.path());
+        assert_eq!(after["nexus.db"], bytes, "{name}: {message}");
+        assert_eq!(after.len(), 1, "{name}: nothing beside it");
+    }
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    refused(&path).await;
+    refused(&directory.path().join("no/nexus.db")).await;
+}
+
+#[tokio::test]
+async fn a_store_cut_at_any_length_is_refused_and_left() {
+    let bytes = bytes_of_a_store().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nexus.db");
+    let lengths = (0..bytes.len()).filter(|n| *n < 130 || n % 509 == 0 || n % 4096 < 2 || bytes.len() - n < 3);
+    for length in lengths {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        let error = SqliteStore::open(&path).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreError::Unusable { .. }), "{length} bytes: {error:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes[..length], "{length} bytes");
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    SqliteStore::open(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_or_foreign_schema_is_refused_and_left() {
+    let rows = [
+        (
+            "newer",
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (7777, 'x', 1, x'00', 0)",
+            "made by a newer version of nexus (schema 7777, this version knows 1); upgrade nexus",
+        ),
+        ("another program's", "PRAGMA application_id = 1", "an SQLite file of another program"),
+        ("edited migration", "UPDATE _sqlx_migrations SET checksum = x'00'", "its schema is none of this program's"),
+        ("no migrations", "DROP TABLE _sqlx_migrations", "it is damaged"),
+        ("no install id", "DELETE FROM meta", "it is damaged"),
+    ];
+    for (name, edit, message) in rows {
+        let (directory, store) = store().await;
+        let path = directory.path().join("nexus.db");
+        store.insert_token(&token("a")).await.unwrap();
+        sqlx::query(edit).execute(&store.writer).await.unwrap();
+        store.close().await;
+        let before = files(directory.path());
+        let shown = refused(&path).await;
+        assert!(shown.contains(message), "{name}: {shown}");
+        assert_eq!(files(directory.path())["nexus.db"], before["nexus.db"], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_planted_link_is_not_followed_to_a_new_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (link, planted) = (directory.path().join("nexus.db"), directory.path().join("planted"));
+    std::os::unix::fs::symlink(&planted, &link).unwrap();
+    refused(&link).await;
+    assert!(!planted.exists());
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_overwritten() {
+    let (directory, store) = store().await;
+    let record = ConnectionRecord {
+        definition: "CANARY-definition".repeat(500),
+        access: Sealed::from_bytes(b"CANARY-access"),
+        ..connection("work")
+    };
+    store.insert_connection(&record, false).await.unwrap();
+    store.insert_connection(&connection("other"), false).await.unwrap();
+    let found = || {
+        let files = files(directory.path());
+        files.values().any(|bytes| bytes.windows(6).any(|window| window == b"CANARY"))
+    };
+    assert!(found());
+    store.delete_connection(&Scope::default(), "work").await.unwrap();
+    assert!(!found(), "neither in the file nor in its log");
+    assert_eq!(store.list_connections(&Scope::default()).await.unwrap().len(), 1);
+}

@@ -1,0 +1,135 @@
+//! Agent tokens: digests and grants.
+
+use super::{SqliteStore, next_generation, rows};
+use crate::secret::TokenDigest;
+use crate::store::{StoreError, TokenRecord};
+use crate::types::{Scope, TokenId, UnixSeconds};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{query, query_scalar};
+
+impl SqliteStore {
+    pub(super) async fn add_token(&self, record: &TokenRecord) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        for digest in [Some(record.digest), record.previous.map(|(digest, _)| digest)].into_iter().flatten() {
+            refuse_known(&mut transaction, &record.id, digest).await?;
+        }
+        let generation = next_generation(&mut transaction).await?;
+        let list = |json: Result<String, serde_json::Error>| json.expect("lists of texts have a JSON form");
+        let inserted = query(
+            "INSERT INTO tokens (id, tenant, namespace, agent, run, digest, previous_digest, previous_valid_until, \
+             connections, methods, paths, created_at, lifetime, expires_at, revoked_at, generation) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(record.id.as_str())
+        .bind(record.scope.tenant.as_str())
+        .bind(record.scope.namespace.as_str())
+        .bind(record.agent.as_str())
+        .bind(record.run.as_ref().map(|run| run.as_str()))
+        .bind(&record.digest.0[..])
+        .bind(record.previous.as_ref().map(|(digest, _)| &digest.0[..]))
+        .bind(record.previous.map(|(_, until)| until))
+        .bind(list(serde_json::to_string(&record.connections)))
+        .bind(list(serde_json::to_string(&record.methods)))
+        .bind(list(serde_json::to_string(&record.paths)))
+        .bind(record.created_at)
+        .bind(record.lifetime)
+        .bind(record.expires_at)
+        .bind(record.revoked_at)
+        .bind(generation)
+        .execute(&mut *transaction)
+        .await;
+        match inserted {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Err(exists(&record.id)),
+            inserted => inserted?,
+        };
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn read_tokens(&self, scope: &Scope) -> Result<Vec<TokenRecord>, StoreError> {
+        let rows = query("SELECT * FROM tokens WHERE tenant = ? AND namespace = ? ORDER BY created_at, id")
+            .bind(scope.tenant.as_str())
+            .bind(scope.namespace.as_str())
+            .fetch_all(&self.readers)
+            .await?;
+        Ok(rows.iter().map(rows::token).collect::<Result<_, _>>()?)
+    }
+
+    pub(super) async fn write_revocation(
+        &self,
+        scope: &Scope,
+        id: &TokenId,
+        now: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let row = find(&mut transaction, scope, id).await?;
+        // Only this column is looked at, so that a token with a damaged row can be revoked too.
+        if sqlx::Row::try_get::<Option<i64>, _>(&row, "revoked_at")?.is_some() {
+            return Ok(());
+        }
+        let generation = next_generation(&mut transaction).await?;
+        query("UPDATE tokens SET revoked_at = ?, generation = ? WHERE id = ?")
+            .bind(now)
+            .bind(generation)
+            .bind(id.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn write_rotation(
+        &self,
+        scope: &Scope,
+        id: &TokenId,
+        digest: TokenDigest,
+        old_valid_until: UnixSeconds,
+        expires_at: Option<UnixSeconds>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let old = rows::token(&find(&mut transaction, scope, id).await?)?;
+        if old.revoked_at.is_some() {
+            // A new value would never work.
+            return Err(not_found(id));
+        }
+        refuse_known(&mut transaction, id, digest).await?;
+        let generation = next_generation(&mut transaction).await?;
+        query(
+            "UPDATE tokens SET previous_digest = digest, previous_valid_until = ?, digest = ?, expires_at = ?, \
+             generation = ? WHERE id = ?",
+        )
+        .bind(old_valid_until)
+        .bind(&digest.0[..])
+        .bind(expires_at)
+        .bind(generation)
+        .bind(id.as_str())
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+async fn find(transaction: &mut SqliteConnection, scope: &Scope, id: &TokenId) -> Result<SqliteRow, StoreError> {
+    let row = query("SELECT * FROM tokens WHERE tenant = ? AND namespace = ? AND id = ?")
+        .bind(scope.tenant.as_str())
+        .bind(scope.namespace.as_str())
+        .bind(id.as_str())
+        .fetch_optional(transaction)
+        .await?;
+    row.ok_or_else(|| not_found(id))
+}
+
+/// A digest is of one token, be it the value now or the one before.
+async fn refuse_known(transaction: &mut SqliteConnection, id: &TokenId, digest: TokenDigest) -> Result<(), StoreError> {
+    let known: bool = query_scalar("SELECT EXISTS (SELECT 1 FROM tokens WHERE digest = ?1 OR previous_digest = ?1)")
+        .bind(&digest.0[..])
+        .fetch_one(transaction)
+        .await?;
+    if known { Err(exists(id)) } else { Ok(()) }
+}
+
+fn exists(id: &TokenId) -> StoreError {
+    StoreError::Exists { kind: "token", name: id.to_string() }
+}
+
+fn not_found(id: &TokenId) -> StoreError {
+    StoreError::NotFound { kind: "token", name: id.to_string() }
+}
