@@ -134,7 +134,7 @@ async fn rejection_by_another_process_is_not_tried_again() {
 async fn attempt_of_a_dead_process_is_tried_once_more() {
     let install = Install::new(|_| answer(400, r#"{"error":"invalid_grant"}"#)).await;
     let connection = install.register(Setup::default()).await;
-    let alive = crate::credential::owner::this_process();
+    let alive = LeaseOwner::current();
     // No process of this id has started at that time.
     let dead = LeaseOwner { started: alive.started + 1, ..alive };
     let taken = install.store.acquire_refresh_lease(&connection.id, 1, &dead, START, 3600).await.unwrap();
