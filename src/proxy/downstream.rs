@@ -149,7 +149,11 @@ pub fn forward(
             ));
         }
         _ => {
-            return Err(Rejection::new(Code::BadRequest, "the scheme is not http or https", "use an http or https URL"));
+            return Err(Rejection::new(
+                Code::BadRequest,
+                "the scheme is not http or https",
+                "use an http or https URL",
+            ));
         }
     };
     let named = authority_of(&parts.uri, &parts.headers, scheme)?;
