@@ -35,7 +35,7 @@ impl AgentToken {
         // Full size at once: a string that grows leaves a copy behind.
         let mut text = String::with_capacity(BODY + CHECKSUM);
         text.push_str(PREFIX);
-        URL_SAFE_NO_PAD.encode_string(*random, &mut text);
+        URL_SAFE_NO_PAD.encode_string(&random[..], &mut text);
         text.push_str(&checksum(&text));
         Self(Secret::new(text))
     }

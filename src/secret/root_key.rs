@@ -108,7 +108,8 @@ impl RootKey {
             Err(KeyError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             loaded => return loaded,
         }
-        match write_private_file(path, &Self::from_bytes(&random_bytes()).to_text()[..]) {
+        let random = Zeroizing::new(random_bytes());
+        match write_private_file(path, &Self::from_bytes(&random).to_text()) {
             // Whoever made it: the file is the truth.
             Ok(()) => Self::load(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Self::load(path),

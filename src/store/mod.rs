@@ -1,6 +1,6 @@
 //! Durable records: connections, tokens, apps, refresh leases, usage.
 //!
-//! Plain data behind one trait; secrets only as [`Sealed`] envelopes and token digests. Not here: what a definition
+//! Plain data behind one trait; secrets only as sealed envelopes and token digests. Not here: what a definition
 //! means (connection) and when a refresh happens (credential).
 
 mod owner;

@@ -17,6 +17,8 @@ impl SqliteStore {
         if changes.generation == since {
             return Ok(changes);
         }
+        // A generation from the future is one of a file that was restored from a backup: all of it may be different.
+        let since = if since > changes.generation { 0 } else { since };
         let connections = query("SELECT * FROM connections WHERE generation > ? ORDER BY generation")
             .bind(since)
             .fetch_all(&mut *transaction)

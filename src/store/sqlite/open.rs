@@ -35,7 +35,9 @@ impl SqliteStore {
 
         let reading = options(&path).read_only(true);
         let mut connection = reading.connect().await.map_err(|error| explain(&path, error))?;
-        let behind = check(&path, &mut connection).await?;
+        let mut snapshot = connection.begin().await.map_err(|error| explain(&path, error))?;
+        let behind = check(&path, &mut snapshot).await?;
+        snapshot.commit().await?;
 
         let writing = options(&path).journal_mode(SqliteJournalMode::Wal);
         let pool = || SqlitePoolOptions::new().test_before_acquire(false);
@@ -133,7 +135,7 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the schema is behind. Everything here only reads.
+/// Whether the schema is behind. Everything here only reads, in one transaction.
 async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<bool, StoreError> {
     let explain = |error| explain(path, error);
     let application: i64 = query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await.map_err(explain)?;
@@ -155,11 +157,27 @@ async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<bool, S
     if !applied.iter().all(ours) {
         return Err(unusable(path, "its schema is none of this program's"));
     }
+    check_length(path, connection).await?;
     let report: String = query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await.map_err(explain)?;
     if report != "ok" {
         return Err(unusable(path, &format!("it is damaged ({}); restore a backup", report.replace('\n', " "))));
     }
     Ok(found < known)
+}
+
+/// SQLite reads the end of a cut last page as zeroes, which may go unnoticed.
+async fn check_length(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let explain = |error| explain(path, error);
+    let pages: i64 = query_scalar("PRAGMA page_count").fetch_one(&mut *connection).await.map_err(explain)?;
+    let page_size: i64 = query_scalar("PRAGMA page_size").fetch_one(&mut *connection).await.map_err(explain)?;
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    // With a log the file itself may rightly be behind. Without one it stands still while the transaction reads from it.
+    if length(Path::new(&log)) == 0 && i64::try_from(length(path)).is_ok_and(|length| length < pages * page_size) {
+        return Err(unusable(path, "it is cut short; restore a backup"));
+    }
+    Ok(())
 }
 
 /// Tells damage from trouble that may pass, by SQLite's primary result code.

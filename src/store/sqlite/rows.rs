@@ -1,7 +1,7 @@
 //! From rows to records. A value that does not parse means that the row was not written by this program.
 
-use super::super::{AppRecord, ConnectionRecord, ConnectionState, LeaseOwner, TokenRecord};
 use crate::secret::{Sealed, TokenDigest};
+use crate::store::{AppRecord, ConnectionRecord, ConnectionState, LeaseOwner, TokenRecord};
 use crate::types::{ConnectionId, NamespaceName, Scope, TenantName};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;

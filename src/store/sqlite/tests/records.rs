@@ -227,6 +227,10 @@ async fn changes_are_told_once() {
     assert_eq!(all.connections, [a.clone(), b.clone()]);
     assert_eq!(all.tokens, std::slice::from_ref(&token));
     assert_eq!(store.changes_since(all.generation).await.unwrap().connections, []);
+    assert_eq!(store.changes_since(all.generation).await.unwrap().generation, all.generation);
+
+    let restored = store.changes_since(all.generation + 50).await.unwrap();
+    assert_eq!(restored, all, "a reader that is ahead of the file gets everything");
 
     store.set_connection_disabled(&Scope::default(), "a", true).await.unwrap();
     store.set_connection_disabled(&Scope::default(), "a", true).await.unwrap();
