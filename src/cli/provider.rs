@@ -90,11 +90,6 @@ pub(super) fn unknown(provider: &str) -> CliError {
     ))
 }
 
-/// The provider of that name in the catalogue.
-pub(super) fn find<'a>(catalog: &'a Catalog, provider: &str) -> Result<&'a std::sync::Arc<Definition>, CliError> {
-    catalog.find(provider).ok_or_else(|| unknown(provider))
-}
-
 fn kind(kind: AuthKind) -> &'static str {
     match kind {
         AuthKind::ApiKey => "api_key",
