@@ -1,7 +1,7 @@
 //! `nexus provider`: the catalogue.
 
 use super::{CliError, Context, Format, config, output};
-use crate::provider::{AuthKind, Catalog, CatalogSource, Definition, parse_file};
+use crate::provider::{AuthKind, CatalogSource, Definition, parse_file};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
