@@ -247,7 +247,9 @@ mod tests {
     #[test]
     fn both_configurations_are_strict() {
         let tls = UpstreamTls::new(collect_roots(Vec::new(), &[], &[]).unwrap());
-        for (connector, protocols) in [(&tls.h2_or_http1, vec!["h2", "http/1.1"]), (&tls.http1, vec!["http/1.1"])] {
+        for (connector, protocols) in
+            [(&tls.h2_or_http1, vec![&b"h2"[..], b"http/1.1"]), (&tls.http1, vec![&b"http/1.1"[..]])]
+        {
             let config = connector.config();
             assert_eq!(config.alpn_protocols, protocols);
             assert!(config.enable_sni && !config.enable_early_data);

@@ -95,7 +95,7 @@ pub async fn call(
     this.method(&method);
     this.target(&target);
     this.path(&path);
-    let routed = destination_for(&connection, &target, &path).ok_or_else(|| {
+    let routed = destination_for(&connection, &target, &path).map_err(|_| {
         Rejection::new(Code::NoConnection, "the connection does not cover this url", "use a url under its base URL")
     })?;
     let (headers, body) = content(&call)?;

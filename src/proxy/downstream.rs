@@ -149,7 +149,11 @@ pub fn forward(
             ));
         }
         _ => {
-            return Err(Rejection::new(Code::BadRequest, "the scheme is not http or https", "use an http or https URL"));
+            return Err(Rejection::new(
+                Code::BadRequest,
+                "the scheme is not http or https",
+                "use an http or https URL",
+            ));
         }
     };
     let named = authority_of(&parts.uri, &parts.headers, scheme)?;
@@ -222,7 +226,7 @@ pub fn base_url(
     record.path(&path);
     take_choice(&mut parts.headers)?;
     parts.headers.remove(HOST);
-    let routed = destination_for(&connection, &target, &path).ok_or_else(Rejection::unknown_connection)?;
+    let routed = destination_for(&connection, &target, &path)?;
     Ok(Intake {
         principal,
         target,
@@ -353,7 +357,7 @@ impl Place {
         match self {
             Self::Header(name) => {
                 KEY_HEADERS.contains(&name.as_str())
-                    || placements().any(|placement| matches!(placement, Placement::Header { name: n, .. } if n == name))
+                    || placements().any(|placement| matches!(placement, Placement::Header { name: n, .. } if n.as_str() == name))
             }
             Self::Query(name) => {
                 placements().any(|placement| matches!(placement, Placement::Query { name: n, .. } if n == name))

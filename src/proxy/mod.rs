@@ -29,6 +29,7 @@ use reject::{Code, Rejection};
 
 use crate::audit::Way;
 use crate::config::Snapshot;
+use crate::types::RequestId;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use std::sync::Arc;
 pub async fn handle(plane: Arc<Plane>, entry: Arc<Entry>, request: Request<Incoming>) -> Response<ResponseBody> {
     let way = downstream::way_of(&entry, request.uri());
     let mut record = Some(Record::new(&plane, way.unwrap_or(Way::Forward), entry.client));
-    let request_id = record.as_ref().map(|record| record.request_id().clone()).unwrap_or_default();
+    let request_id = record.as_ref().map_or_else(RequestId::generate, |record| record.request_id().clone());
     let is_h2 = request.version() == http::Version::HTTP_2;
     let result = match framing::violation_of(request.headers()) {
         Some(violation) => Err(violation.into()),

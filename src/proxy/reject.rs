@@ -287,6 +287,7 @@ impl From<RouteError> for Rejection {
                 "no connection of this token covers the request",
                 "grant one with `nexus token create --use NAME`; `nexus explain METHOD URL --agent NAME` shows why",
             ),
+            RouteError::AmbiguousPath => PathError::Ambiguous.into(),
             RouteError::Ambiguous(names) => Self::new(
                 Code::AmbiguousConnection,
                 format!("several connections cover the request: {}", names.join(", ")),

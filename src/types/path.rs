@@ -249,7 +249,7 @@ super::as_text!(PathPattern, PathError, PathPattern::parse);
 const MAX_LENGTH: usize = 65_534;
 
 fn segments(path: &str) -> impl Iterator<Item = &[u8]> {
-    path[1..].as_bytes().split(|b| *b == b'/')
+    path.as_bytes()[1..].split(|b| *b == b'/')
 }
 
 /// Every `%` has two hexadecimal digits, and what they stand for is UTF-8 without NUL and backslash.

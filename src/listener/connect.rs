@@ -1,0 +1,175 @@
+//! CONNECT: who asks, for where, and whether the tunnel is intercepted, blind or refused.
+
+use super::blind;
+use super::front::{Front, Raw};
+use crate::audit::Way;
+use crate::config::{Snapshot, Unmatched};
+use crate::identity::Principal;
+use crate::proxy::body::ResponseBody;
+use crate::proxy::downstream::{CHOICE_HEADER, proxy_proof};
+use crate::proxy::engine::{Serving, serve_http1, serve_http2};
+use crate::proxy::finish::Record;
+use crate::proxy::framing::GuardedStream;
+use crate::proxy::handle;
+use crate::proxy::reject::{Code, Rejection};
+use crate::proxy::{Entry, Tunnel};
+use crate::types::{Scheme, Target};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+
+/// A tunnel that will be.
+enum Opening {
+    Intercepted(Tunnel),
+    Blind { target: Target, addresses: Vec<SocketAddr> },
+}
+
+/// Answers a CONNECT request and goes on with its stream.
+pub(super) async fn connect(front: Arc<Front>, mut request: Request<Incoming>, entry: Arc<Entry>) -> Response<ResponseBody> {
+    let mut record = Record::new(&front.plane, Way::Connect, entry.client);
+    record.method(request.method());
+    let snapshot = front.plane.loader.snapshot();
+    match open(&front, &snapshot, &mut record, &request).await {
+        Err(rejection) => {
+            if let Some(decision) = &entry.decision {
+                decision.stayed();
+            }
+            let response = rejection.response(Way::Connect, record.request_id());
+            record.refuse(&rejection);
+            response
+        }
+        Ok((opening, principal)) => {
+            let Some(slot) = front.tunnels.open(&principal, snapshot.config.limits.tunnels_per_agent) else {
+                if let Some(decision) = &entry.decision {
+                    decision.stayed();
+                }
+                let rejection = Rejection::new(
+                    Code::RateLimited,
+                    "this agent has as many open tunnels as limits.tunnels_per_agent allows",
+                    "close tunnels that are not used",
+                );
+                let response = rejection.response(Way::Connect, record.request_id());
+                record.refuse(&rejection);
+                return response;
+            };
+            if let Some(decision) = &entry.decision {
+                decision.switched();
+            }
+            let upgrade = hyper::upgrade::on(&mut request);
+            let client = entry.client;
+            front.tasks.clone().spawn(async move {
+                let _slot = slot;
+                let Ok(upgraded) = upgrade.await else { return record.abort("client_gone") };
+                let Ok(parts) = upgraded.downcast::<TokioIo<GuardedStream<Raw>>>() else {
+                    return record.abort("internal_error");
+                };
+                let (mut stream, early) = parts.io.into_inner().into_parts();
+                stream.rewind(&[parts.read_buf.as_ref(), early.as_ref()].concat());
+                match opening {
+                    Opening::Intercepted(tunnel) => intercept(front, snapshot, record, stream, tunnel, client).await,
+                    Opening::Blind { target, addresses } => {
+                        front.plane.metrics.tunnel_opened(false);
+                        blind::run(&front.plane, &snapshot, record, stream, &target, &addresses).await;
+                        front.plane.metrics.tunnel_closed(false);
+                    }
+                }
+            });
+            Response::new(ResponseBody::empty())
+        }
+    }
+}
+
+async fn open(
+    front: &Front,
+    snapshot: &Snapshot,
+    record: &mut Record,
+    request: &Request<Incoming>,
+) -> Result<(Opening, Principal), Rejection> {
+    if front.plane.draining.is_cancelled() {
+        return Err(Rejection::new(Code::Overloaded, "the proxy is shutting down", "connect again").and_close());
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let target = Target::parse_connect(authority.as_bytes())?;
+    for host in request.headers().get_all(http::header::HOST) {
+        // Some clients leave the port out of Host.
+        let host = Target::parse_authority(Scheme::Https, host.as_bytes())?;
+        if host.host != target.host {
+            return Err(Rejection::new(Code::BadAuthority, "Host differs from the CONNECT target", "send one host")
+                .and_close());
+        }
+    }
+    record.target(&target);
+    let (token, principal, user_choice) = proxy_proof(&front.plane, snapshot, request.headers())?;
+    record.principal(&principal);
+    if front.plane.pseudonym.is_in(request.headers()) {
+        return Err(Rejection::new(Code::Loop, "the request came from this proxy", "check the proxy settings"));
+    }
+    let header_choice = request.headers().get(CHOICE_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let choice = header_choice.or(user_choice);
+    if snapshot.routes.covers_host(&principal, &target) {
+        return Ok((Opening::Intercepted(Tunnel { target, token, choice }), principal));
+    }
+    let egress = &snapshot.config.egress;
+    let may_tunnel = egress.unmatched == Unmatched::Tunnel
+        && egress.allow_hosts.iter().any(|pattern| pattern.matches(&target.host))
+        && egress.connect_ports.contains(&target.port);
+    if !may_tunnel || choice.is_some() {
+        return Err(Rejection::from(crate::connection::RouteError::None));
+    }
+    let addresses = snapshot.egress.resolve(&target).await.map_err(|error| Rejection::from(&error))?;
+    Ok((Opening::Blind { target, addresses }, principal))
+}
+
+/// The TLS handshake as the host, and the requests inside.
+async fn intercept(
+    front: Arc<Front>,
+    snapshot: Arc<Snapshot>,
+    mut record: Record,
+    stream: Raw,
+    tunnel: Tunnel,
+    client: Option<SocketAddr>,
+) {
+    let limits = &snapshot.config.limits;
+    let Ok(config) = front.leaves.config(&tunnel.target.host) else {
+        return record.refuse(&Rejection::new(Code::BadAuthority, "the host does not fit a certificate", ""));
+    };
+    let accepted = tokio::time::timeout(limits.header_time, TlsAcceptor::from(config).accept(stream)).await;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(host = %tunnel.target.host, "TLS with an agent failed: {error}");
+            let reason = "TLS with the agent failed: it names another host, or does not trust the CA";
+            return record.refuse(&Rejection::new(Code::Misdirected, reason, ""));
+        }
+        Err(_) => return record.abort("tls_handshake_timeout"),
+    };
+    // The requests inside have records of their own.
+    record.forget();
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let entry = Entry {
+        client,
+        tunnel: Some(Arc::new(tunnel)),
+        is_private: true,
+        decision: None,
+        close: Arc::default(),
+    };
+    let serving = Serving {
+        head: Front::head_limits(limits),
+        head_time: limits.header_time,
+        first_head_is_due: false,
+        draining: front.plane.draining.clone(),
+    };
+    let plane = Arc::clone(&front.plane);
+    plane.metrics.tunnel_opened(true);
+    let metrics = Arc::clone(&plane.metrics);
+    let handle = move |request, entry| handle(Arc::clone(&plane), entry, request);
+    if is_h2 {
+        serve_http2(stream, entry, serving, handle).await;
+    } else {
+        serve_http1(stream, entry, serving, handle).await;
+    }
+    metrics.tunnel_closed(true);
+}
