@@ -74,8 +74,7 @@ impl CertificateAuthority {
                 key
             }
         };
-        let certificate =
-            ca_params().self_signed(&key).map_err(|error| form(&certificate_path, &error))?;
+        let certificate = ca_params().self_signed(&key).map_err(|error| form(&certificate_path, &error))?;
         write_private_file(&certificate_path, certificate.pem().as_bytes()).map_err(at(&certificate_path))?;
         Ok(true)
     }
@@ -94,8 +93,8 @@ impl CertificateAuthority {
         // Exposed to be parsed.
         let key = KeyPair::from_pem(text.expose()).map_err(|error| form(&key_path, &error))?;
         let pem = read(&certificate_path)?;
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|error| form(&certificate_path, &error))?;
+        let certificate =
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| form(&certificate_path, &error))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| form(&certificate_path, &error))?;
         let leaf_key =
             KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| form(&certificate_path, &error))?;
@@ -152,8 +151,8 @@ fn ca_params() -> CertificateParams {
 
 /// Midnight so many days from today.
 fn day(days: i64) -> time::OffsetDateTime {
-    let date = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-    let date = date.checked_add(jiff::Span::new().days(days)).unwrap_or(date);
+    let date = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
+    let date = date.checked_add(jiff::SignedDuration::from_hours(24 * days)).unwrap_or(date);
     let [month, day] = [date.month(), date.day()].map(i8::unsigned_abs);
     rcgen::date_time_ymd(i32::from(date.year()), month, day)
 }

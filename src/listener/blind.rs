@@ -64,7 +64,7 @@ pub(super) async fn run(
             Ok((from_agent, to_agent)) => record.end_stream(from_agent, to_agent),
             Err(_) => record.abort("broke_off"),
         },
-        () = plane.draining.cancelled() => record.abort("shutting_down"),
+        () = plane.ending.cancelled() => record.abort("shutting_down"),
     }
 }
 
@@ -85,7 +85,10 @@ async fn client_hello(stream: &mut Raw, early: &mut BytesMut) -> Hello {
         match acceptor.accept() {
             Ok(None) => {}
             Ok(Some(accepted)) => {
-                return accepted.client_hello().server_name().map_or(Hello::Unnamed, |name| Hello::Named(name.to_owned()));
+                return accepted
+                    .client_hello()
+                    .server_name()
+                    .map_or(Hello::Unnamed, |name| Hello::Named(name.to_owned()));
             }
             Err(_) => return Hello::NotTls,
         }

@@ -28,7 +28,11 @@ enum Opening {
 }
 
 /// Answers a CONNECT request and goes on with its stream.
-pub(super) async fn connect(front: Arc<Front>, mut request: Request<Incoming>, entry: Arc<Entry>) -> Response<ResponseBody> {
+pub(super) async fn connect(
+    front: Arc<Front>,
+    mut request: Request<Incoming>,
+    entry: Arc<Entry>,
+) -> Response<ResponseBody> {
     let mut record = Record::new(&front.plane, Way::Connect, entry.client);
     record.method(request.method());
     let snapshot = front.plane.loader.snapshot();
@@ -60,7 +64,7 @@ pub(super) async fn connect(front: Arc<Front>, mut request: Request<Incoming>, e
             }
             let upgrade = hyper::upgrade::on(&mut request);
             let client = entry.client;
-            front.tasks.clone().spawn(async move {
+            front.plane.tasks.clone().spawn(async move {
                 let _slot = slot;
                 let Ok(upgraded) = upgrade.await else { return record.abort("client_gone") };
                 let Ok(parts) = upgraded.downcast::<TokioIo<GuardedStream<Raw>>>() else {
@@ -97,8 +101,9 @@ async fn open(
         // Some clients leave the port out of Host.
         let host = Target::parse_authority(Scheme::Https, host.as_bytes())?;
         if host.host != target.host {
-            return Err(Rejection::new(Code::BadAuthority, "Host differs from the CONNECT target", "send one host")
-                .and_close());
+            return Err(
+                Rejection::new(Code::BadAuthority, "Host differs from the CONNECT target", "send one host").and_close()
+            );
         }
     }
     record.target(&target);
@@ -149,18 +154,14 @@ async fn intercept(
     // The requests inside have records of their own.
     record.forget();
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let entry = Entry {
-        client,
-        tunnel: Some(Arc::new(tunnel)),
-        is_private: true,
-        decision: None,
-        close: Arc::default(),
-    };
+    let entry =
+        Entry { client, tunnel: Some(Arc::new(tunnel)), is_private: true, decision: None, close: Arc::default() };
     let serving = Serving {
         head: Front::head_limits(limits),
         head_time: limits.header_time,
         first_head_is_due: false,
         draining: front.plane.draining.clone(),
+        ending: front.plane.ending.clone(),
     };
     let plane = Arc::clone(&front.plane);
     plane.metrics.tunnel_opened(true);
