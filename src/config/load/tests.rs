@@ -169,7 +169,8 @@ async fn what_needs_a_restart_is_kept() {
     assert_eq!(*loader.snapshot().config, expected);
 
     let keys = restart_keys(&before.config, &Loader::read_config(home.directory.path(), None).unwrap());
-    let all = ["server.listen or server.listener", "server.admin", "server.shutdown_grace", "store.url", "store.root_key"];
+    let all =
+        ["server.listen or server.listener", "server.admin", "server.shutdown_grace", "store.url", "store.root_key"];
     assert_eq!(keys, all);
 }
 
