@@ -276,6 +276,7 @@ async fn a_damaged_definition_leaves_the_others_alone() {
     assert!(loader.snapshot().routes.get(&bad.id).is_some());
 
     bad.definition = "{}".to_owned();
+    bad.version = 2;
     home.store.insert_connection(&bad, true).await.unwrap();
     loader.reload_store().await.unwrap();
     let routes = &loader.snapshot().routes;

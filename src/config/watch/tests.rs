@@ -12,14 +12,6 @@ async fn notice(notices: &mut Notices) {
     tokio::time::timeout(PATIENCE, notices.recv()).await.expect("a notice comes").expect("the watch lives");
 }
 
-/// Waits until the file holds `text` after a notice: the last version is always told.
-async fn notice_of(notices: &mut Notices, path: &Path, text: &str) {
-    while std::fs::read_to_string(path).unwrap_or_default() != text {
-        notice(notices).await;
-    }
-    notice(notices).await;
-}
-
 fn watched() -> (TempDir, PathBuf, Notices) {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("nexus.toml");
@@ -163,6 +155,12 @@ async fn many_small_writes_end_with_the_whole_file() {
             }
         }
     });
-    notice_of(&mut notices, &file, &text).await;
+    // Whoever reads on notices alone ends with the last version.
+    loop {
+        notice(&mut notices).await;
+        if std::fs::read_to_string(&file).unwrap() == text {
+            break;
+        }
+    }
     writer.await.unwrap();
 }
