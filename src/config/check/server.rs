@@ -1,6 +1,6 @@
 //! `[server]`: where agents and operators connect to.
 
-use super::{duration, list, path, text_error};
+use super::{duration, path, text_error};
 use crate::config::file::{Document, Place, Section, Value, shown};
 use crate::config::{Config, Listener, Tls};
 use crate::types::AgentName;
@@ -29,15 +29,18 @@ pub(super) fn server(document: &mut Document<'_>, mut section: Section<'_>, conf
             None
         }
     };
-    let listeners = section.take(document, "listener");
-    if listeners.is_none() && entries.as_ref().is_some_and(Vec::is_empty) {
+    let listeners = match section.take(document, "listener") {
+        Some(listeners) => listeners.list(document, "one [[server.listener]] for each listener"),
+        None => Some(Vec::new()),
+    };
+    let is_empty = |list: &Option<Vec<Value<'_>>>| list.as_ref().is_some_and(Vec::is_empty);
+    if is_empty(&entries) && is_empty(&listeners) {
         document.problem(&section.place, "nothing listens; give listen an address or add a [[server.listener]]".into());
     }
-    let listeners = list(document, listeners, "one [[server.listener]] for each listener");
     for entry in entries.unwrap_or_default() {
         plain_listener(document, entry, &mut taken, config);
     }
-    for entry in listeners {
+    for entry in listeners.unwrap_or_default() {
         if let Some(entry) = entry.section(document) {
             listener(document, entry, &mut taken, config);
         }

@@ -176,6 +176,7 @@ fn one_problem_each() {
             "2:9 server.admin: the address is taken by server.listen",
         ),
         ("nothing listens", "[server]\nlisten = []", "1:1 server: nothing listens"),
+        ("none at all", "[server]\nlisten = []\nlistener = []", "1:1 server: nothing listens"),
         ("admin", "[server]\nadmin = \"8471\"", "2:9 server.admin: \"8471\" is not IP:PORT"),
         ("grace", "[server]\nshutdown_grace = 5", "2:18 server.shutdown_grace: expected a duration such as \"10s\", f"),
         ("endless grace", "[server]\nshutdown_grace = \"none\"", "2:18 server.shutdown_grace: cannot be without a"),
