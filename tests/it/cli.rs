@@ -10,7 +10,8 @@ use tempfile::TempDir;
 const SECRET: &str = "s3cret-value-of-the-api";
 
 /// Loopback may be dialled, and no port is one that another program could have.
-const CONFIG: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n[egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n";
+const CONFIG: &str =
+    "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n[egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n";
 
 struct Home(TempDir);
 
