@@ -74,8 +74,7 @@ impl CertificateAuthority {
                 key
             }
         };
-        let certificate =
-            ca_params().self_signed(&key).map_err(|error| form(&certificate_path, &error))?;
+        let certificate = ca_params().self_signed(&key).map_err(|error| form(&certificate_path, &error))?;
         write_private_file(&certificate_path, certificate.pem().as_bytes()).map_err(at(&certificate_path))?;
         Ok(true)
     }
@@ -94,8 +93,8 @@ impl CertificateAuthority {
         // Exposed to be parsed.
         let key = KeyPair::from_pem(text.expose()).map_err(|error| form(&key_path, &error))?;
         let pem = read(&certificate_path)?;
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|error| form(&certificate_path, &error))?;
+        let certificate =
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| form(&certificate_path, &error))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| form(&certificate_path, &error))?;
         let leaf_key =
             KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| form(&certificate_path, &error))?;

@@ -85,7 +85,10 @@ async fn client_hello(stream: &mut Raw, early: &mut BytesMut) -> Hello {
         match acceptor.accept() {
             Ok(None) => {}
             Ok(Some(accepted)) => {
-                return accepted.client_hello().server_name().map_or(Hello::Unnamed, |name| Hello::Named(name.to_owned()));
+                return accepted
+                    .client_hello()
+                    .server_name()
+                    .map_or(Hello::Unnamed, |name| Hello::Named(name.to_owned()));
             }
             Err(_) => return Hello::NotTls,
         }

@@ -28,7 +28,11 @@ enum Opening {
 }
 
 /// Answers a CONNECT request and goes on with its stream.
-pub(super) async fn connect(front: Arc<Front>, mut request: Request<Incoming>, entry: Arc<Entry>) -> Response<ResponseBody> {
+pub(super) async fn connect(
+    front: Arc<Front>,
+    mut request: Request<Incoming>,
+    entry: Arc<Entry>,
+) -> Response<ResponseBody> {
     let mut record = Record::new(&front.plane, Way::Connect, entry.client);
     record.method(request.method());
     let snapshot = front.plane.loader.snapshot();
@@ -97,8 +101,9 @@ async fn open(
         // Some clients leave the port out of Host.
         let host = Target::parse_authority(Scheme::Https, host.as_bytes())?;
         if host.host != target.host {
-            return Err(Rejection::new(Code::BadAuthority, "Host differs from the CONNECT target", "send one host")
-                .and_close());
+            return Err(
+                Rejection::new(Code::BadAuthority, "Host differs from the CONNECT target", "send one host").and_close()
+            );
         }
     }
     record.target(&target);
@@ -149,13 +154,8 @@ async fn intercept(
     // The requests inside have records of their own.
     record.forget();
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let entry = Entry {
-        client,
-        tunnel: Some(Arc::new(tunnel)),
-        is_private: true,
-        decision: None,
-        close: Arc::default(),
-    };
+    let entry =
+        Entry { client, tunnel: Some(Arc::new(tunnel)), is_private: true, decision: None, close: Arc::default() };
     let serving = Serving {
         head: Front::head_limits(limits),
         head_time: limits.header_time,

@@ -129,7 +129,8 @@ impl ServerApp for Front {
         };
         let front = Arc::clone(self);
         self.plane.metrics.connection_opened();
-        let serve = serve_http1(stream, entry, serving, move |request, entry| Arc::clone(&front).answer(request, entry));
+        let serve =
+            serve_http1(stream, entry, serving, move |request, entry| Arc::clone(&front).answer(request, entry));
         self.tasks.track_future(serve).await;
         self.plane.metrics.connection_closed();
         None

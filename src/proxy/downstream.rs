@@ -149,7 +149,11 @@ pub fn forward(
             ));
         }
         _ => {
-            return Err(Rejection::new(Code::BadRequest, "the scheme is not http or https", "use an http or https URL"));
+            return Err(Rejection::new(
+                Code::BadRequest,
+                "the scheme is not http or https",
+                "use an http or https URL",
+            ));
         }
     };
     let named = authority_of(&parts.uri, &parts.headers, scheme)?;
@@ -353,7 +357,8 @@ impl Place {
         match self {
             Self::Header(name) => {
                 KEY_HEADERS.contains(&name.as_str())
-                    || placements().any(|placement| matches!(placement, Placement::Header { name: n, .. } if n.as_str() == name))
+                    || placements()
+                        .any(|placement| matches!(placement, Placement::Header { name: n, .. } if n.as_str() == name))
             }
             Self::Query(name) => {
                 placements().any(|placement| matches!(placement, Placement::Query { name: n, .. } if n == name))
