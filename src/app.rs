@@ -1,1 +1,408 @@
-//! To come.
+//! The composition root: builds all of it, owns reload and graceful shutdown.
+
+use crate::admin::{AdminState, ControlServer, serve_admin};
+use crate::audit::{AuditError, Spool};
+use crate::config::{
+    Config, ConfigError, Listener, Loader, RootKeyError, RootKeySource, Sources, read_root_key, watch_files,
+};
+use crate::credential::Credentials;
+use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
+use crate::net::Pool;
+use crate::proxy::Plane;
+use crate::proxy::hygiene::Pseudonym;
+use crate::secret::{KeyError, Keyring, RootKey};
+use crate::store::{SqliteStore, Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::types::Clock;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often idle upstream connections are looked at, and last-used times are written.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Where an install lives.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// The data directory.
+    pub path: PathBuf,
+}
+
+impl Home {
+    /// The directory of the interception CA.
+    #[must_use]
+    pub fn ca(&self) -> PathBuf {
+        self.path.join("ca")
+    }
+
+    /// The interception CA's certificate.
+    #[must_use]
+    pub fn ca_certificate(&self) -> PathBuf {
+        self.ca().join("ca.pem")
+    }
+
+    /// The config file, if none is named.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.path.join("nexus.toml")
+    }
+
+    /// The audit record.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.path.join("audit")
+    }
+
+    /// The user's own provider files.
+    #[must_use]
+    pub fn providers(&self) -> PathBuf {
+        self.path.join("providers")
+    }
+}
+
+/// What a command needs to read and write records.
+pub struct Install {
+    /// Where it lives.
+    pub home: Home,
+    /// Its configuration.
+    pub config: Config,
+    /// Its store.
+    pub store: Arc<SqliteStore>,
+    /// Its keys.
+    pub keyring: Arc<Keyring>,
+}
+
+/// Why the install cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Nothing there.
+    #[error("there is no install in {home}; run: nexus init")]
+    NotInitialised {
+        /// The data directory.
+        home: PathBuf,
+    },
+    /// Somebody else listens there.
+    #[error("{address} is in use; choose another with --listen")]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A listener that this version cannot serve.
+    #[error("listener {address}: {reason}")]
+    Listener {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The root key's file.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The root key.
+    #[error(transparent)]
+    RootKey(#[from] RootKeyError),
+    /// A file or socket.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or address.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The record.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The interception CA.
+    #[error(transparent)]
+    Ca(#[from] AuthorityError),
+}
+
+impl AppError {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        |source| Self::Io { path, source }
+    }
+}
+
+/// Makes what is missing, never overwrites; says what it made.
+///
+/// # Errors
+/// See [`AppError`].
+pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError> {
+    let mut made = Vec::new();
+    for directory in [home.path.clone(), home.ca(), home.audit(), home.providers()] {
+        if make_directory(&directory)? {
+            made.push(format!("directory {}", directory.display()));
+        }
+    }
+    if let RootKeySource::File(file) = &config.root_key {
+        let path = home.path.join(file);
+        let is_new = !path.exists();
+        RootKey::load_or_create(&path)?;
+        if is_new {
+            made.push(format!("root key {}", path.display()));
+        }
+    }
+    if CertificateAuthority::create(&home.ca())? {
+        made.push(format!("interception CA {}", home.ca_certificate().display()));
+    }
+    let path = home.path.join(&config.store);
+    if !path.exists() {
+        SqliteStore::open(&path).await?.close().await;
+        made.push(format!("store {}", path.display()));
+    }
+    Ok(made)
+}
+
+/// Makes a private directory; gives whether it was made.
+fn make_directory(path: &Path) -> Result<bool, AppError> {
+    if path.is_dir() {
+        return Ok(false);
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(AppError::io(path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(AppError::io(path))?;
+    Ok(true)
+}
+
+/// Opens an existing install.
+///
+/// # Errors
+/// See [`AppError`].
+pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
+    let path = home.path.join(&config.store);
+    if !path.exists() {
+        return Err(AppError::NotInitialised { home: home.path.clone() });
+    }
+    let root = read_root_key(&config, &home.path)?;
+    let store = Arc::new(SqliteStore::open(&path).await?);
+    let keyring = Arc::new(Keyring::new(&root, store.install_id()));
+    Ok(Install { home: home.clone(), config, store, keyring })
+}
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Where the install lives.
+    pub home: Home,
+    /// The config file that was named.
+    pub config_file: Option<PathBuf>,
+    /// Instead of the config's listeners.
+    pub listen: Option<Vec<SocketAddr>>,
+    /// Instead of the config's admin address.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A running server in this process.
+pub struct Running {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Health and metrics.
+    pub admin: SocketAddr,
+    plane: Arc<Plane>,
+    store: Arc<SqliteStore>,
+    shutdown: watch::Sender<bool>,
+    background: JoinSet<()>,
+    grace: Duration,
+}
+
+/// Starts a server.
+///
+/// # Errors
+/// See [`AppError`].
+pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
+    let ServeOptions { home, config_file, listen, admin } = options;
+    let config = Loader::read_config(&home.path, config_file.as_deref())?;
+    let addresses = match listen {
+        Some(addresses) => addresses,
+        None => tcp_addresses(&config)?,
+    };
+    let listening = Listening::bind(&addresses).map_err(|error| match error.source.kind() {
+        std::io::ErrorKind::AddrInUse => AppError::AddressInUse { address: error.address },
+        _ => AppError::Io { path: error.address.to_string().into(), source: error.source },
+    })?;
+    let admin_address = admin.unwrap_or(config.admin);
+    let admin = tokio::net::TcpListener::bind(admin_address).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => AppError::AddressInUse { address: admin_address },
+        _ => AppError::Io { path: admin_address.to_string().into(), source },
+    })?;
+    let admin_address = admin.local_addr().map_err(AppError::io(admin_address.to_string()))?;
+    let listen = listening.addresses();
+
+    let install = open(&home, config.clone()).await?;
+    let authority = CertificateAuthority::load(&home.ca())?;
+    let ca = std::fs::read(home.ca_certificate()).map_err(AppError::io(home.ca_certificate()))?;
+    let own_listeners = listen.iter().copied().chain([admin_address]).collect();
+    let loader = Loader::start_with(Sources {
+        home: home.path.clone(),
+        file: config_file.clone(),
+        store: Arc::clone(&install.store) as Arc<dyn Store>,
+        own_listeners,
+        distrusted: CertificateDer::pem_slice_iter(&ca).filter_map(Result::ok).collect(),
+    })
+    .await?;
+    let loader = Arc::new(loader);
+    let metrics = Arc::new(Metrics::new());
+    make_directory(&home.audit())?;
+    let spool = Arc::new(Spool::open(&home.audit(), config.audit)?);
+    let clock = Clock::system();
+    let store = Arc::clone(&install.store);
+    let credentials = Arc::new(Credentials::new(
+        Arc::clone(&install.keyring),
+        Arc::clone(&store) as Arc<dyn Store>,
+        Arc::clone(&metrics),
+        clock.clone(),
+    ));
+    let plane = Arc::new(Plane {
+        loader: Arc::clone(&loader),
+        credentials,
+        spool: Arc::clone(&spool),
+        metrics: Arc::clone(&metrics),
+        pool: Pool::default(),
+        replay_budget: Arc::default(),
+        pseudonym: Pseudonym::new(store.install_id()),
+        clock,
+        usage: Arc::default(),
+        tasks: TaskTracker::new(),
+        draining: CancellationToken::new(),
+        ending: CancellationToken::new(),
+    });
+
+    let (shutdown, stopping) = watch::channel(false);
+    let mut background = JoinSet::new();
+    let front = Front::new(Arc::clone(&plane), LeafCache::new(authority, Arc::clone(&metrics)));
+    background.spawn(listening.serve(front, stopping));
+    let state = AdminState { metrics: Arc::clone(&metrics), readiness: readiness(&plane) };
+    let draining = plane.draining.clone();
+    background.spawn(serve_admin(admin, state, async move { draining.cancelled().await }));
+    let control = ControlServer::bind(&home.path, spool.node()).await.map_err(AppError::io(&home.path))?;
+    let status = serde_json::json!({
+        "ok": true,
+        "listen": listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "admin": admin_address.to_string(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+    });
+    let reload = {
+        let loader = Arc::clone(&loader);
+        move || {
+            let loader = Arc::clone(&loader);
+            async move { loader.reload_store().await.map_err(|error| error.to_string()) }
+        }
+    };
+    background.spawn(control.serve(reload, status));
+    background.spawn(follow_store(Arc::clone(&store), Arc::clone(&loader)));
+    let config_path = config_file.unwrap_or_else(|| home.config_file());
+    background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
+    background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store)));
+    Ok(Running { listen, admin: admin_address, plane, store, shutdown, background, grace: config.shutdown_grace })
+}
+
+fn tcp_addresses(config: &Config) -> Result<Vec<SocketAddr>, AppError> {
+    let address = |listener: &Listener| match listener {
+        Listener::Tcp { address, tls: None, agent: None } => Ok(*address),
+        Listener::Tcp { address, .. } => Err(AppError::Listener {
+            address: address.to_string(),
+            reason: "this version has no TLS and no agent-bound listeners yet; remove tls and agent",
+        }),
+        Listener::Unix { path, .. } => Err(AppError::Listener {
+            address: path.display().to_string(),
+            reason: "this version has no Unix-socket listeners yet; use a loopback address",
+        }),
+    };
+    config.listeners.iter().map(address).collect()
+}
+
+fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+    let plane = Arc::clone(plane);
+    Arc::new(move || {
+        let mut reasons = Vec::new();
+        if !plane.spool.is_healthy() {
+            reasons.push("the audit record cannot be written".to_owned());
+        }
+        if plane.draining.is_cancelled() {
+            reasons.push("shutting down".to_owned());
+        }
+        reasons
+    })
+}
+
+/// Applies what other processes (and this one) commit to the store.
+async fn follow_store(store: Arc<SqliteStore>, loader: Arc<Loader>) {
+    loop {
+        store.changed().await;
+        if let Err(error) = loader.reload_store().await {
+            tracing::error!("the store's changes could not be applied: {error}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Applies changes of the config file and provider files.
+async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
+    let mut changes = watch_files(home, config_file);
+    while changes.recv().await.is_some() {
+        match plane.loader.reload_files().await {
+            Ok(true) => {
+                plane.spool.set_settings(plane.loader.snapshot().config.audit);
+                plane.metrics.config_reloaded(true);
+                tracing::info!("the configuration was reloaded");
+            }
+            Ok(false) => {}
+            Err(error) => {
+                plane.metrics.config_reloaded(false);
+                tracing::error!("the configuration was not reloaded, the old one stays in force: {error}");
+            }
+        }
+    }
+}
+
+/// Closes idle upstream connections and writes last-used times.
+async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>) {
+    let mut interval = tokio::time::interval(SWEEP);
+    loop {
+        interval.tick().await;
+        plane.pool.sweep();
+        write_usage(&plane, &store).await;
+    }
+}
+
+async fn write_usage(plane: &Plane, store: &SqliteStore) {
+    let usage = plane.usage.take();
+    if !usage.is_empty()
+        && let Err(error) = store.record_usage(&usage).await
+    {
+        tracing::warn!("last-used times could not be written: {error}");
+    }
+}
+
+impl Running {
+    /// Stops gracefully: no new connections, open requests may finish within the grace time, the rest is cut. Ends
+    /// earlier when idle.
+    pub async fn stop(mut self) {
+        let _ = self.shutdown.send(true);
+        self.plane.draining.cancel();
+        self.plane.tasks.close();
+        if tokio::time::timeout(self.grace, self.plane.tasks.wait()).await.is_err() {
+            self.plane.ending.cancel();
+            // What is cut now still writes its terminal line.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.plane.tasks.wait()).await;
+        }
+        write_usage(&self.plane, &self.store).await;
+        self.background.shutdown().await;
+        self.store.close().await;
+    }
+}

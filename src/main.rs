@@ -1,1 +1,8 @@
-fn main() {}
+//! The `nexus` binary: everything is in the library.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    nexus::cli::main()
+}

@@ -4,6 +4,7 @@
 //! can be in an event.
 
 mod event;
+mod layout;
 mod reader;
 mod spool;
 

@@ -1,13 +1,503 @@
 //! From the file's text to [`Config`]: validated without I/O, all problems at once.
 
-use super::Config;
+use super::file::{Document, Place, Section, Value, shown};
+use super::{Config, Listener, RootKeySource, Tls, Unmatched};
+use crate::audit::{Durability, OnFull};
 use crate::provider::FileProblem;
-use std::path::Path;
+use crate::types::{AgentName, Host, HostPattern, parse_duration};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::DeTable;
 
 /// Checks the text of a config file. Relative paths are taken relative to `home`.
 ///
 /// # Errors
 /// Every problem, each with file, line and column.
-pub fn check_text(_file: &str, _text: &str, _home: &Path) -> Result<Config, Vec<FileProblem>> {
-    todo!()
+pub fn check_text(file: &str, text: &str, home: &Path) -> Result<Config, Vec<FileProblem>> {
+    let mut document = Document::new(file, text);
+    let table = DeTable::parse(text).map_err(|error| vec![document.syntax_problem(&error)])?;
+    let config = read(&mut document, Section::root(table.get_ref()));
+    match document.into_problems() {
+        problems if problems.is_empty() => Ok(config.resolved(home)),
+        problems => Err(problems),
+    }
 }
+
+/// Reads what can be read; the rest keeps its default and is a problem.
+fn read(document: &mut Document<'_>, mut root: Section<'_>) -> Config {
+    let mut config = Config::default();
+    let sections: [(&'static str, fn(&mut Document<'_>, Section<'_>, &mut Config)); 7] = [
+        ("server", server),
+        ("store", store),
+        ("dns", dns),
+        ("egress", egress),
+        ("upstream", upstream),
+        ("limits", limits),
+        ("audit", audit),
+    ];
+    for (key, read_section) in sections {
+        let section = root.section(document, key);
+        read_section(document, section, &mut config);
+    }
+    root.finish(document);
+    config
+}
+
+/// An address to listen on, and the name it goes by in messages.
+enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// The addresses taken so far, each with the key that takes it.
+#[derive(Default)]
+struct Taken(Vec<(Address, String)>);
+
+impl Taken {
+    fn claim(&mut self, document: &mut Document<'_>, place: &Place, address: Address) {
+        if let Some((_, key)) = self.0.iter().find(|(other, _)| other.collides(&address)) {
+            document.problem(place, format!("the address is taken by {key} already; choose another"));
+        }
+        self.0.push((address, place.key.clone()));
+    }
+}
+
+impl Address {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("the path after unix: is missing".to_owned()),
+            Some(path) => Ok(Self::Unix(PathBuf::from(path))),
+            None => parse_socket_address(text)
+                .map(Self::Tcp)
+                .map_err(|message| format!("{message}, or unix:PATH for a Unix socket")),
+        }
+    }
+
+    /// Whether both cannot be bound at once. Port 0 asks for any free port.
+    fn collides(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let either_is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                let same_address = one.ip() == other.ip() || (either_is_any && one.is_ipv4() == other.is_ipv4());
+                one.port() != 0 && one.port() == other.port() && same_address
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether other machines can reach it.
+    fn is_exposed(&self) -> bool {
+        matches!(self, Self::Tcp(address) if !address.ip().to_canonical().is_loopback())
+    }
+}
+
+fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{} is not IP:PORT; write an address such as 127.0.0.1:8470", shown(text)))
+}
+
+fn server(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    let mut taken = Taken::default();
+    let listen = section.take(document, "listen");
+    let admin = section.take(document, "admin");
+    if admin.is_none() {
+        taken.0.push((Address::Tcp(config.admin), "server.admin (its default)".to_owned()));
+    }
+    let entries = match listen {
+        Some(listen) => {
+            config.listeners.clear();
+            list(document, Some(listen), "an array of addresses")
+        }
+        None => {
+            for listener in &config.listeners {
+                if let Listener::Tcp { address, .. } = listener {
+                    taken.0.push((Address::Tcp(*address), "server.listen (its default)".to_owned()));
+                }
+            }
+            Vec::new()
+        }
+    };
+    let listeners = section.take(document, "listener");
+    let listeners = list(document, listeners, "one [[server.listener]] for each listener");
+    if config.listeners.is_empty() && entries.is_empty() && listeners.is_empty() {
+        document.problem(&section.place, "nothing listens; give listen an address or add a [[server.listener]]".into());
+    }
+    for entry in entries {
+        plain_listener(document, entry, &mut taken, config);
+    }
+    for entry in listeners {
+        if let Some(entry) = entry.section(document) {
+            listener(document, entry, &mut taken, config);
+        }
+    }
+    if let Some((admin, place)) = admin.and_then(|v| v.parsed(document, "IP:PORT in quotes", parse_socket_address)) {
+        config.admin = admin;
+        let address = Address::Tcp(admin);
+        if address.is_exposed() {
+            config.warnings.push(format!("{} {admin} shows health and metrics to other machines", place.key));
+        }
+        taken.claim(document, &place, address);
+    }
+    let grace = section.take(document, "shutdown_grace");
+    if let Some(grace) = duration(document, grace) {
+        config.shutdown_grace = grace;
+    }
+    section.finish(document);
+}
+
+/// One entry of `listen`.
+fn plain_listener(document: &mut Document<'_>, entry: Value<'_>, taken: &mut Taken, config: &mut Config) {
+    let Some((address, place)) = entry.parsed(document, "an address in quotes", Address::parse) else { return };
+    if address.is_exposed() {
+        let message = "other machines reach this address; write it as a [[server.listener]] with tls, or with \
+                       allow_clear = true";
+        document.problem(&place, message.to_owned());
+    }
+    config.listeners.push(match &address {
+        Address::Tcp(address) => Listener::Tcp { address: *address, tls: None, agent: None },
+        Address::Unix(path) => Listener::Unix { path: path.clone(), agent: None },
+    });
+    taken.claim(document, &place, address);
+}
+
+/// One `[[server.listener]]`.
+fn listener(document: &mut Document<'_>, mut section: Section<'_>, taken: &mut Taken, config: &mut Config) {
+    let address = match section.take(document, "address") {
+        Some(value) => value.parsed(document, "an address in quotes", Address::parse),
+        None => {
+            document.problem(&section.place, "address is missing".to_owned());
+            None
+        }
+    };
+    let tls = section.section(document, "tls");
+    let tls_place = tls.is_present().then(|| tls.place.clone());
+    let tls = tls_files(document, tls);
+    let agent = section
+        .take(document, "agent")
+        .and_then(|v| v.parsed(document, "an agent name in quotes", |text| text_error(AgentName::parse(text))));
+    let allow_clear = section.take(document, "allow_clear").and_then(|v| v.boolean(document)).unwrap_or(false);
+    section.finish(document);
+
+    let Some((address, place)) = address else { return };
+    if address.is_exposed() && tls_place.is_none() {
+        if allow_clear {
+            let message = "takes agent tokens and requests in clear text from other machines (allow_clear)";
+            config.warnings.push(format!("{} {} {message}", place.key, address.name()));
+        } else {
+            let message = "other machines reach this address in clear text; add tls, or allow_clear = true";
+            document.problem(&place, message.to_owned());
+        }
+    }
+    if let (Some((_, agent_place)), true) = (&agent, address.is_exposed()) {
+        let message = "whoever reaches this listener acts as the agent; bind it to a loopback address or a unix:PATH";
+        document.problem(agent_place, message.to_owned());
+    }
+    if let (Some(tls_place), Address::Unix(_)) = (&tls_place, &address) {
+        document.problem(tls_place, "a Unix socket has no tls; remove it".to_owned());
+    }
+    let agent = agent.map(|(agent, _)| agent);
+    config.listeners.push(match &address {
+        Address::Tcp(address) => Listener::Tcp { address: *address, tls, agent },
+        Address::Unix(path) => Listener::Unix { path: path.clone(), agent },
+    });
+    taken.claim(document, &place, address);
+}
+
+impl Address {
+    fn name(&self) -> String {
+        match self {
+            Self::Tcp(address) => address.to_string(),
+            Self::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+fn tls_files(document: &mut Document<'_>, mut section: Section<'_>) -> Option<Tls> {
+    if !section.is_present() {
+        for key in ["cert", "key", "client_ca"] {
+            section.take(document, key);
+        }
+        return None;
+    }
+    let cert = section.required_text(document, "cert").and_then(|found| path(document, found));
+    let key = section.required_text(document, "key").and_then(|found| path(document, found));
+    let client_ca = section
+        .take(document, "client_ca")
+        .and_then(|value| value.text(document))
+        .and_then(|found| path(document, found));
+    section.finish(document);
+    Some(Tls { cert: cert?, key: key?, client_ca })
+}
+
+/// A path; an empty one is a problem.
+fn path(document: &mut Document<'_>, (text, place): (&str, Place)) -> Option<PathBuf> {
+    if text.is_empty() {
+        document.problem(&place, "the path is empty".to_owned());
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+fn store(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    let url = section.take(document, "url");
+    if let Some((path, _)) = url.and_then(|v| v.parsed(document, "a URL in quotes", parse_store_url)) {
+        config.store = path;
+    }
+    let key = section.section(document, "root_key");
+    root_key(document, key, config);
+    section.finish(document);
+}
+
+/// The path of `sqlite://PATH`. No part of another URL is repeated: it may hold a password.
+fn parse_store_url(url: &str) -> Result<PathBuf, String> {
+    let Some(path) = url.strip_prefix("sqlite://") else {
+        return Err("this version stores in SQLite only; write sqlite:// and the path of a file, such as \
+                    sqlite://nexus.db"
+            .to_owned());
+    };
+    if path.is_empty() || path.ends_with('/') {
+        return Err("the path after sqlite:// is missing".to_owned());
+    }
+    if path.contains(['?', '#']) {
+        return Err("sqlite:// takes a path alone, without options; remove what follows '?' or '#'".to_owned());
+    }
+    Ok(PathBuf::from(path))
+}
+
+fn root_key(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    let is_present = section.is_present();
+    let place = section.place.clone();
+    let file = section.take(document, "file");
+    let env = section.take(document, "env");
+    let command = section.take(document, "command");
+    section.finish(document);
+    let given = [&file, &env, &command].into_iter().flatten().count();
+    if is_present && given != 1 {
+        let message = "give exactly one of file, env and command, such as { file = \"root.key\" }";
+        document.problem(&place, message.to_owned());
+    }
+    if let Some(file) = file.and_then(|v| v.text(document)).and_then(|found| path(document, found)) {
+        config.root_key = RootKeySource::File(file);
+    }
+    if let Some((name, place)) = env.and_then(|v| v.text(document)) {
+        // The text is not repeated: somebody may have written the key itself here.
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            document.problem(&place, "not the name of an environment variable, such as NEXUS_ROOT_KEY".to_owned());
+        }
+        config.root_key = RootKeySource::Env(name.to_owned());
+    }
+    if let Some(command) = command {
+        let expected = "an array of a program and its arguments";
+        let place = command.place.clone();
+        let Some(words) = command.list(document, expected) else { return };
+        let words: Vec<String> =
+            words.into_iter().filter_map(|word| word.text(document)).map(|(text, _)| text.to_owned()).collect();
+        if words.first().is_none_or(String::is_empty) {
+            document.problem(&place, format!("the program is missing; write {expected}"));
+        }
+        config.root_key = RootKeySource::Command(words);
+    }
+}
+
+fn dns(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    let hosts = section.section(document, "hosts");
+    section.finish(document);
+    for (name, place, value) in hosts.into_entries() {
+        let host = match Host::parse(name.as_bytes()) {
+            Ok(host @ Host::Name(_)) => Some(host),
+            Ok(Host::Ip(_)) => {
+                document.problem(&place, "an IP address needs no answer; write a host name".to_owned());
+                None
+            }
+            Err(error) => {
+                document.problem(&place, error.to_string());
+                None
+            }
+        };
+        let expected = "an IP address in quotes (and the host name in quotes if it has dots)";
+        let address = value.parsed(document, expected, |text| {
+            text.parse::<IpAddr>().map_err(|_| format!("{} is not an IP address", shown(text)))
+        });
+        if let (Some(host), Some((address, _))) = (host, address)
+            && config.dns_hosts.insert(host, address).is_some()
+        {
+            document.problem(&place, "another spelling of this host has an answer already; keep one".to_owned());
+        }
+    }
+}
+
+fn egress(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    let unmatched = section.take(document, "unmatched");
+    let choices = [("deny", Unmatched::Deny), ("tunnel", Unmatched::Tunnel)];
+    if let Some(unmatched) = choice(document, unmatched, &choices) {
+        config.egress.unmatched = unmatched;
+    }
+    let hosts = section.take(document, "allow_hosts");
+    for value in list(document, hosts, "an array of hosts") {
+        let host = value.parsed(document, "a host in quotes", |text| text_error(HostPattern::parse(text)));
+        config.egress.allow_hosts.extend(host.map(|(host, _)| host));
+    }
+    if let Some(ports) = section.take(document, "connect_ports") {
+        let ports = ports.list(document, "an array of ports").unwrap_or_default();
+        let ports = ports.iter().filter_map(|port| port.integer(document, 1..=65_535));
+        config.egress.connect_ports = ports.map(|port| u16::try_from(port).expect("the range was checked")).collect();
+    }
+    let cidrs = section.take(document, "allow_cidrs");
+    for value in list(document, cidrs, "an array of address ranges") {
+        let Some((cidr, place)) = value.parsed(document, "a range such as \"10.0.0.0/8\"", parse_cidr) else {
+            continue;
+        };
+        if cidr.prefix_len() == 0 {
+            let message = "opens every private address, of this machine too, to agents";
+            config.warnings.push(format!("{} {cidr} {message}", place.key));
+        }
+        config.egress.allow_cidrs.push(cidr);
+    }
+    section.finish(document);
+}
+
+/// A range whose address has no bits behind the prefix: those would mean that another range was in mind.
+fn parse_cidr(text: &str) -> Result<ipnet::IpNet, String> {
+    let cidr: ipnet::IpNet = match text.parse() {
+        Ok(cidr) => cidr,
+        Err(_) => {
+            let advice = match text.parse::<IpAddr>() {
+                Ok(address) => ipnet::IpNet::from(address).to_string(),
+                Err(_) => "10.0.0.0/8".to_owned(),
+            };
+            return Err(format!("{} is not an address range; write one such as {advice}", shown(text)));
+        }
+    };
+    if cidr == cidr.trunc() {
+        Ok(cidr)
+    } else {
+        Err(format!("{cidr} has bits behind its prefix; write {} or a longer prefix", cidr.trunc()))
+    }
+}
+
+fn upstream(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    let files = section.take(document, "ca_files");
+    for value in list(document, files, "an array of paths") {
+        let file = value.text(document).and_then(|found| path(document, found));
+        config.ca_files.extend(file);
+    }
+    section.finish(document);
+}
+
+fn limits(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    let limits = &mut config.limits;
+    // The engine's read buffer cannot be smaller than 8 KiB.
+    let sizes = [
+        ("header_bytes", &mut limits.header_bytes, 8 * KIB..=16 * MIB),
+        ("replay_body", &mut limits.replay_body, 0..=GIB),
+        ("replay_budget", &mut limits.replay_budget, 0..=1024 * GIB),
+        ("call_body", &mut limits.call_body, KIB..=GIB),
+    ];
+    for (key, limit, range) in sizes {
+        if let Some(bytes) = section.take(document, key).and_then(|value| value.size(document, range)) {
+            *limit = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+    }
+    for (key, limit) in [("header_time", &mut limits.header_time), ("connect", &mut limits.connect)] {
+        let value = section.take(document, key);
+        if let Some(time) = positive(document, value) {
+            *limit = time;
+        }
+    }
+    for (key, limit) in [("first_byte", &mut limits.first_byte), ("stream_idle", &mut limits.stream_idle)] {
+        let value = section.take(document, key);
+        if let Some(time) = optional(document, value) {
+            *limit = time;
+        }
+    }
+    if let Some(value) = section.take(document, "tunnels_per_agent")
+        && let Some(count) = value.integer(document, 1..=1_000_000)
+    {
+        limits.tunnels_per_agent = usize::try_from(count).unwrap_or(usize::MAX);
+    }
+    section.finish(document);
+}
+
+fn audit(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    let on_full = section.take(document, "on_full");
+    let choices = [("block", OnFull::Block), ("drop_with_gap_record", OnFull::DropWithGapRecord)];
+    if let Some(on_full) = choice(document, on_full, &choices) {
+        config.audit.on_full = on_full;
+    }
+    let durability = section.take(document, "durability");
+    let choices = [("process", Durability::Process), ("disk", Durability::Disk)];
+    if let Some(durability) = choice(document, durability, &choices) {
+        config.audit.durability = durability;
+    }
+    let sinks = section.take(document, "sink");
+    for sink in list(document, sinks, "one [[audit.sink]] for each sink") {
+        let Some(mut sink) = sink.section(document) else { continue };
+        if let Some((kind, place)) = sink.required_text(document, "type") {
+            if kind == "file" {
+                sink.finish(document);
+            } else {
+                let message = format!("{} is not a sink of this version, which has file only", shown(kind));
+                document.problem(&place, message);
+            }
+        }
+    }
+    section.finish(document);
+}
+
+fn list<'d>(document: &mut Document<'_>, value: Option<Value<'d>>, expected: &str) -> Vec<Value<'d>> {
+    value.and_then(|value| value.list(document, expected)).unwrap_or_default()
+}
+
+/// One of a closed set of words.
+fn choice<T: Copy>(document: &mut Document<'_>, value: Option<Value<'_>>, choices: &[(&str, T)]) -> Option<T> {
+    let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let expected = words.join(" or ");
+    let parse = |text: &str| {
+        let found = choices.iter().find(|(word, _)| *word == text);
+        found.map(|(_, choice)| *choice).ok_or_else(|| format!("{} is not known; write {expected}", shown(text)))
+    };
+    value?.parsed(document, &expected, parse).map(|(choice, _)| choice)
+}
+
+/// A duration, zero included.
+fn duration(document: &mut Document<'_>, value: Option<Value<'_>>) -> Option<Duration> {
+    let parse = |text: &str| match text {
+        "none" => Err("cannot be without a limit; write a duration such as 10s".to_owned()),
+        text => text_error(parse_duration(text)),
+    };
+    value?.parsed(document, "a duration such as \"10s\"", parse).map(|(time, _)| time)
+}
+
+/// A duration above zero.
+fn positive(document: &mut Document<'_>, value: Option<Value<'_>>) -> Option<Duration> {
+    let place = value.as_ref()?.place.clone();
+    let time = duration(document, value)?;
+    if time.is_zero() {
+        document.problem(&place, "must be longer than zero".to_owned());
+    }
+    Some(time)
+}
+
+/// A duration above zero, or `"none"`.
+fn optional(document: &mut Document<'_>, value: Option<Value<'_>>) -> Option<Option<Duration>> {
+    let parse = |text: &str| match text {
+        "none" => Ok(None),
+        text => match parse_duration(text) {
+            Ok(Duration::ZERO) => Err("must be longer than zero; write \"none\" for no limit".to_owned()),
+            Ok(time) => Ok(Some(time)),
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    value?.parsed(document, "a duration such as \"10s\", or \"none\"", parse).map(|(time, _)| time)
+}
+
+fn text_error<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T, String> {
+    result.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,22 @@
 //! Loading and reloading: config file, provider files and store become one [`Snapshot`].
 
-use super::Config;
-use crate::connection::RouteTable;
+use super::read::{Files, read_files, restart_keys};
+use super::{Config, check_text, read};
+use crate::connection::{Connection, RouteTable};
 use crate::identity::TokenTable;
-use crate::net::Egress;
+use crate::net::{Egress, EgressSettings};
 use crate::provider::{Catalog, FileProblem};
-use crate::store::Store;
+use crate::store::{Changes, Store};
 use arc_swap::ArcSwap;
-use std::path::PathBuf;
+use rustls::pki_types::CertificateDer;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
 
 /// One consistent view of config and store; each request uses one from start to end.
+#[derive(Clone)]
 pub struct Snapshot {
     /// The configuration.
     pub config: Arc<Config>,
@@ -51,21 +57,46 @@ pub enum ConfigError {
     Store(#[from] crate::store::StoreError),
 }
 
+/// What [`Loader::start_with`] loads from.
+pub struct Sources {
+    /// The data directory.
+    pub home: PathBuf,
+    /// The config file, if it was named; it must exist then.
+    pub file: Option<PathBuf>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The addresses this process listens on, for the address guard.
+    pub own_listeners: Vec<SocketAddr>,
+    /// Certificates that no upstream may be trusted for: the interception CA.
+    pub distrusted: Vec<CertificateDer<'static>>,
+}
+
 /// Loads snapshots and publishes them. Share by `Arc`. Reloads are serialised.
 pub struct Loader {
-    #[expect(dead_code, reason = "filled in next")]
-    home: PathBuf,
+    sources: Sources,
     snapshot: ArcSwap<Snapshot>,
+    /// What the files were when they were last applied. Held through a reload of files, which may wait for an editor.
+    files: Mutex<Files>,
+    /// Held from reading the current snapshot to publishing its successor. Never while waiting for files: a revocation
+    /// must not wait for them.
+    publishing: Mutex<()>,
 }
 
 impl Loader {
     /// Reads the config file only, for commands that need no store. An absent file is the default config, unless it
-    /// was named with `--config`.
+    /// was named with `--config`. Paths in it come out absolute.
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn read_config(_home: &std::path::Path, _file: Option<&std::path::Path>) -> Result<Config, ConfigError> {
-        todo!()
+    pub fn read_config(home: &Path, file: Option<&Path>) -> Result<Config, ConfigError> {
+        let home = read::absolute(home)?;
+        let path = read::config_path(&home, file);
+        let text = match read::read_text(&path)? {
+            Some(text) => text,
+            None if file.is_none() => String::new(),
+            None => return Err(read::missing(&path)),
+        };
+        check_text(&path.display().to_string(), &text, &home).map_err(ConfigError::Problems)
     }
 
     /// Loads everything for the first time. `own_listeners` goes to the address guard.
@@ -73,12 +104,40 @@ impl Loader {
     /// # Errors
     /// See [`ConfigError`].
     pub async fn start(
-        _home: PathBuf,
-        _file: Option<PathBuf>,
-        _store: Arc<dyn Store>,
-        _own_listeners: Vec<std::net::SocketAddr>,
+        home: PathBuf,
+        file: Option<PathBuf>,
+        store: Arc<dyn Store>,
+        own_listeners: Vec<SocketAddr>,
     ) -> Result<Self, ConfigError> {
-        todo!()
+        Self::start_with(Sources { home, file, store, own_listeners, distrusted: Vec::new() }).await
+    }
+
+    /// Loads everything for the first time.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub async fn start_with(mut sources: Sources) -> Result<Self, ConfigError> {
+        sources.home = read::absolute(&sources.home)?;
+        let files = read_files(&sources.home, sources.file.as_deref(), None).await?;
+        log_warnings(&files.config, &[]);
+        let egress = build_egress(&sources, &files.config, None).await?;
+        let changes = sources.store.changes_since(0).await?;
+        let empty = Snapshot {
+            config: Arc::new(files.config.clone()),
+            catalog: Arc::clone(&files.catalog),
+            egress,
+            tokens: TokenTable::default(),
+            routes: RouteTable::default(),
+            generation: 0,
+            config_version: 1,
+        };
+        let snapshot = with_changes(&empty, changes);
+        Ok(Self {
+            sources,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            files: Mutex::new(files),
+            publishing: Mutex::new(()),
+        })
     }
 
     /// The current snapshot.
@@ -92,15 +151,133 @@ impl Loader {
     /// # Errors
     /// See [`ConfigError`]; the old snapshot stays.
     pub async fn reload_store(&self) -> Result<i64, ConfigError> {
-        todo!()
+        let _publishing = self.publishing.lock().await;
+        let current = self.snapshot();
+        let changes = self.sources.store.changes_since(current.generation).await?;
+        let next = if changes.generation < current.generation {
+            // The store was restored from a backup: nothing that is in memory counts any more.
+            warn!(generation = changes.generation, "the store went back to an earlier state; reading all of it again");
+            let all = self.sources.store.changes_since(0).await?;
+            let empty = Snapshot { tokens: TokenTable::default(), routes: RouteTable::default(), ..(*current).clone() };
+            with_changes(&empty, all)
+        } else if changes.generation == current.generation {
+            return Ok(current.generation);
+        } else {
+            with_changes(&current, changes)
+        };
+        let generation = next.generation;
+        self.snapshot.store(Arc::new(next));
+        Ok(generation)
     }
 
     /// Reads config and provider files again and publishes them if they are valid and differ. Listener, admin, store
-    /// and root-key changes need a restart: they are kept as they were and named in a warning.
+    /// and root-key changes need a restart: they are kept as they were and named in a warning. Waits for a config file
+    /// that was just emptied to be written, 1 s at most.
     ///
     /// # Errors
     /// See [`ConfigError`]; the old snapshot stays.
     pub async fn reload_files(&self) -> Result<bool, ConfigError> {
-        todo!()
+        let mut applied = self.files.lock().await;
+        let files = read_files(&self.sources.home, self.sources.file.as_deref(), Some(&applied)).await?;
+        // Only file reloads change the config, and they hold the lock above: this one stays current to the end.
+        let current = self.snapshot();
+        let mut config = files.config.clone();
+        let kept = restart_keys(&current.config, &config);
+        keep(&mut config, &current.config);
+
+        let inputs_differ = files.ca_digests != applied.ca_digests || egress_differs(&current.config, &config);
+        let is_same = !inputs_differ && config == *current.config && files.catalog_key == applied.catalog_key;
+        if !kept.is_empty() && files.config != applied.config {
+            warn!("changes of {} apply after a restart; they are kept as they were", kept.join(", "));
+        }
+        if is_same {
+            *applied = files;
+            return Ok(false);
+        }
+        let egress = if inputs_differ {
+            build_egress(&self.sources, &config, Some(Arc::clone(&current.egress))).await?
+        } else {
+            Arc::clone(&current.egress)
+        };
+        log_warnings(&config, &current.config.warnings);
+        let config = Arc::new(config);
+        let catalog = if files.catalog_key == applied.catalog_key {
+            Arc::clone(&current.catalog)
+        } else {
+            Arc::clone(&files.catalog)
+        };
+        let config_version = current.config_version + 1;
+        {
+            let _publishing = self.publishing.lock().await;
+            let latest = self.snapshot();
+            self.snapshot.store(Arc::new(Snapshot { config, catalog, egress, config_version, ..(*latest).clone() }));
+        }
+        *applied = files;
+        info!(config_version, "applied version {config_version} of config and providers");
+        Ok(true)
     }
 }
+
+/// Takes over from `current` what only a restart can change.
+fn keep(config: &mut Config, current: &Config) {
+    config.listeners.clone_from(&current.listeners);
+    config.admin = current.admin;
+    config.shutdown_grace = current.shutdown_grace;
+    config.store.clone_from(&current.store);
+    config.root_key.clone_from(&current.root_key);
+}
+
+fn egress_differs(old: &Config, new: &Config) -> bool {
+    let inputs = |config: &Config| {
+        (config.dns_hosts.clone(), config.egress.allow_cidrs.clone(), config.ca_files.clone(), config.limits.connect)
+    };
+    inputs(old) != inputs(new)
+}
+
+async fn build_egress(
+    sources: &Sources,
+    config: &Config,
+    previous: Option<Arc<Egress>>,
+) -> Result<Arc<Egress>, ConfigError> {
+    let settings = EgressSettings {
+        hosts: config.dns_hosts.clone(),
+        allow_cidrs: config.egress.allow_cidrs.clone(),
+        ca_files: config.ca_files.clone(),
+        connect: config.limits.connect,
+        own_listeners: sources.own_listeners.clone(),
+        distrusted: sources.distrusted.clone(),
+    };
+    let egress = read::blocking(move || Egress::new(settings, previous.as_deref())).await?;
+    Ok(Arc::new(egress))
+}
+
+/// The snapshot with changes of the store. A connection that cannot be read is left out, its former self too.
+fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
+    let mut connections = Vec::with_capacity(changes.connections.len());
+    let mut deleted = changes.deleted_connections;
+    for record in &changes.connections {
+        match Connection::from_record(record, snapshot.routes.get(&record.id).map(Arc::as_ref)) {
+            Ok(connection) => connections.push(Arc::new(connection)),
+            Err(error) => {
+                let (id, name) = (&record.id, &record.name);
+                warn!(connection = %id, "connection {name} ({id}) is left out: {error}");
+                deleted.push(id.clone());
+            }
+        }
+    }
+    Snapshot {
+        tokens: snapshot.tokens.updated(&changes.tokens, &changes.deleted_tokens),
+        routes: snapshot.routes.updated(connections, &deleted),
+        generation: changes.generation,
+        ..snapshot.clone()
+    }
+}
+
+fn log_warnings(config: &Config, known: &[String]) {
+    for warning in config.warnings.iter().filter(|warning| !known.contains(warning)) {
+        warn!("{warning}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

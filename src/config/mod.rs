@@ -4,10 +4,13 @@
 mod check;
 mod file;
 mod load;
+mod read;
+mod root_key;
 mod settings;
 mod watch;
 
 pub use check::check_text;
-pub use load::{ConfigError, Loader, Snapshot};
+pub use load::{ConfigError, Loader, Snapshot, Sources};
+pub use root_key::{RootKeyError, read_root_key};
 pub use settings::{Config, Egress, Limits, Listener, RootKeySource, Tls, Unmatched};
 pub use watch::watch_files;

@@ -4,7 +4,7 @@ use crate::audit::AuditSettings;
 use crate::types::{AgentName, Host};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Certificates of a TLS listener.
@@ -124,8 +124,66 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// Every key at its default, as in `config/reference.toml`.
+    /// Every key at its default, as in `config/reference.toml`; paths still relative to the home.
     fn default() -> Self {
-        todo!()
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            listeners: vec![Listener::Tcp { address: loopback(8470), tls: None, agent: None }],
+            admin: loopback(8471),
+            shutdown_grace: Duration::from_secs(5),
+            store: PathBuf::from("nexus.db"),
+            root_key: RootKeySource::File(PathBuf::from("root.key")),
+            dns_hosts: HashMap::new(),
+            egress: Egress::default(),
+            ca_files: Vec::new(),
+            limits: Limits::default(),
+            audit: AuditSettings::default(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The same with every relative path taken relative to `home`.
+    #[must_use]
+    pub fn resolved(mut self, home: &Path) -> Self {
+        let resolve = |path: &mut PathBuf| *path = home.join(&*path);
+        resolve(&mut self.store);
+        if let RootKeySource::File(path) = &mut self.root_key {
+            resolve(path);
+        }
+        self.ca_files.iter_mut().for_each(resolve);
+        for listener in &mut self.listeners {
+            match listener {
+                Listener::Unix { path, .. } => resolve(path),
+                Listener::Tcp { tls: Some(Tls { cert, key, client_ca }), .. } => {
+                    [Some(cert), Some(key), client_ca.as_mut()].into_iter().flatten().for_each(resolve);
+                }
+                Listener::Tcp { tls: None, .. } => {}
+            }
+        }
+        self
+    }
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { unmatched: Unmatched::Deny, allow_hosts: Vec::new(), connect_ports: vec![443], allow_cidrs: Vec::new() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 64 << 10,
+            header_time: Duration::from_secs(10),
+            connect: Duration::from_secs(10),
+            first_byte: Some(Duration::from_secs(15 * 60)),
+            stream_idle: None,
+            tunnels_per_agent: 2000,
+            replay_body: 8 << 20,
+            replay_budget: 256 << 20,
+            call_body: 16 << 20,
+        }
     }
 }

@@ -24,8 +24,7 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Whether a request lies within it. An ambiguous path is judged as it is written; whoever chooses a destination
-    /// refuses it where the base path restricts.
+    /// Whether a request lies within it. Only the root covers an ambiguous path.
     #[must_use]
     pub fn covers(&self, target: &Target, path: &CanonicalPath) -> bool {
         self.covers_target(target) && self.path.covers(path)

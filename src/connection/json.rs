@@ -30,9 +30,9 @@ struct Document {
 #[serde(deny_unknown_fields)]
 struct DestinationText {
     scheme: Scheme,
-    host: String,
+    host: HostPattern,
     port: u16,
-    path: String,
+    path: BasePath,
     inject: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ struct DestinationText {
 #[serde(deny_unknown_fields)]
 struct OAuthText {
     grant: Grant,
-    token_url: String,
+    token_url: Url,
     client_auth: TokenClientAuth,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
@@ -87,7 +87,7 @@ pub(super) fn read(json: &str) -> Result<Frozen, DefinitionError> {
     }
     Ok(Frozen {
         destinations: destinations.into_iter().map(Destination::try_from).collect::<Result<_, _>>()?,
-        oauth: oauth.map(OAuthGrant::try_from).transpose()?,
+        oauth: oauth.map(OAuthGrant::from),
         default_headers: default_headers.into_iter().map(HeaderText::parse).collect::<Result<_, _>>()?,
         test: test.map(TestRequest::from),
         revision,
@@ -102,7 +102,7 @@ impl From<&Destination> for DestinationText {
     fn from(destination: &Destination) -> Self {
         let Destination { scheme, host, port, path, strategy } = destination;
         let inject = strategy.placements().iter().map(ToString::to_string).collect();
-        Self { scheme: *scheme, host: host.to_string(), port: *port, path: path.as_str().to_owned(), inject }
+        Self { scheme: *scheme, host: host.clone(), port: *port, path: path.clone(), inject }
     }
 }
 
@@ -116,8 +116,6 @@ impl TryFrom<DestinationText> for Destination {
         }
         let placements = inject.iter().map(|text| Placement::parse(text)).collect::<Result<_, _>>();
         let strategy = placements.and_then(Strategy::new).map_err(|error| damaged("placement", error))?;
-        let host = HostPattern::parse(&host).map_err(|error| damaged("host", error))?;
-        let path = BasePath::parse(&path).map_err(|error| damaged("base path", error))?;
         Ok(Self { scheme, host, port, path, strategy })
     }
 }
@@ -125,17 +123,14 @@ impl TryFrom<DestinationText> for Destination {
 impl From<&OAuthGrant> for OAuthText {
     fn from(oauth: &OAuthGrant) -> Self {
         let OAuthGrant { grant, token_url, client_auth, scope } = oauth;
-        Self { grant: *grant, token_url: token_url.to_string(), client_auth: *client_auth, scope: scope.clone() }
+        Self { grant: *grant, token_url: token_url.clone(), client_auth: *client_auth, scope: scope.clone() }
     }
 }
 
-impl TryFrom<OAuthText> for OAuthGrant {
-    type Error = DefinitionError;
-
-    fn try_from(text: OAuthText) -> Result<Self, DefinitionError> {
+impl From<OAuthText> for OAuthGrant {
+    fn from(text: OAuthText) -> Self {
         let OAuthText { grant, token_url, client_auth, scope } = text;
-        let token_url = Url::parse(token_url.as_bytes()).map_err(|error| damaged("token URL", error))?;
-        Ok(Self { grant, token_url, client_auth, scope })
+        Self { grant, token_url, client_auth, scope }
     }
 }
 

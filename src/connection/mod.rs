@@ -1,6 +1,8 @@
 //! A tenant's connection with its frozen destinations, and the way from host, port and path to a connection.
 
 mod definition;
+#[cfg(test)]
+mod fixture;
 mod json;
 mod live;
 mod route;

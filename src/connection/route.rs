@@ -21,14 +21,6 @@ impl Choice {
     pub fn destination(&self) -> &Destination {
         &self.connection.frozen.destinations[self.destination]
     }
-
-    /// Refuses a path that means more than it says (`/v1/..%2fadmin`) where the base path restricts.
-    fn checked(self, path: &CanonicalPath) -> Result<Self, RouteError> {
-        if path.is_ambiguous() && !self.destination().path.is_root() {
-            return Err(RouteError::AmbiguousPath);
-        }
-        Ok(self)
-    }
 }
 
 /// Why no connection was chosen. Unknown, ungranted, disabled and not covering look the same.
@@ -40,8 +32,8 @@ pub enum RouteError {
     /// Several cover it equally well; these are the token's own.
     #[error("several connections cover the request: {}", .0.join(", "))]
     Ambiguous(Vec<String>),
-    /// The connection is restricted by base path, and the path has an encoded slash or a parameter, which a base path
-    /// cannot judge: 400 `bad_path`.
+    /// Connections cover the host but are restricted by base path, and the path has an encoded slash or a parameter,
+    /// which a base path cannot judge: 400 `bad_path`.
     #[error("the path has an encoded slash or a parameter, which a connection restricted by path does not allow")]
     AmbiguousPath,
 }
@@ -75,7 +67,7 @@ impl RouteTable {
         }
         let mut best = Best::default();
         self.each_covering(principal, target, |connection, at| best.consider(connection, at, path));
-        best.choice()?.checked(path)
+        best.choice(path)
     }
 }
 
@@ -96,12 +88,13 @@ pub fn destination_for(
             best.consider(connection, at, path);
         }
     }
-    best.choice()?.checked(path)
+    best.choice(path)
 }
 
 /// The best of the places considered so far.
 #[derive(Default)]
 struct Best<'t> {
+    considered: bool,
     rank: Option<Rank>,
     /// Equally good ones, of at least one connection.
     found: Vec<(&'t Arc<Connection>, usize)>,
@@ -114,6 +107,7 @@ type Rank = (bool, usize);
 impl<'t> Best<'t> {
     /// Considers a destination that covers the target.
     fn consider(&mut self, connection: &'t Arc<Connection>, at: usize, path: &CanonicalPath) {
+        self.considered = true;
         let destination = &connection.frozen.destinations[at];
         if !destination.path.covers(path) {
             return;
@@ -128,14 +122,21 @@ impl<'t> Best<'t> {
         }
     }
 
-    fn choice(self) -> Result<Choice, RouteError> {
-        let (connection, _) = self.found.first().ok_or(RouteError::None)?;
+    fn choice(self, path: &CanonicalPath) -> Result<Choice, RouteError> {
+        let Some((connection, _)) = self.found.first() else {
+            // A base path covers no ambiguous path: say that, where nothing but base paths was in the way.
+            return Err(if self.considered && path.is_ambiguous() {
+                RouteError::AmbiguousPath
+            } else {
+                RouteError::None
+            });
+        };
         if self.found.iter().any(|(other, _)| other.id != connection.id) {
             let names: BTreeSet<&str> = self.found.iter().map(|(other, _)| other.name.as_str()).collect();
             return Err(RouteError::Ambiguous(names.into_iter().map(str::to_owned).collect()));
         }
-        let destination = self.found.iter().map(|(_, at)| *at).min().ok_or(RouteError::None)?;
-        Ok(Choice { connection: Arc::clone(connection), destination })
+        let first = self.found.iter().map(|(_, at)| *at).min().unwrap_or_default();
+        Ok(Choice { connection: Arc::clone(connection), destination: first })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Connection;
 use super::shared_map::SharedMap;
 use crate::identity::Principal;
-use crate::types::{ConnectionId, Host, HostPattern, Scope, Target};
+use crate::types::{ConnectionId, HostPattern, Scope, Target};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -153,10 +153,8 @@ impl ScopeIndex {
     /// The places of the host itself, and those of patterns that may match it.
     fn places(&self, target: &Target) -> (&[Place], &[Place]) {
         let exact = self.exact.get(target).map_or(&[][..], Vec::as_slice);
-        let wildcard = match &target.host {
-            Host::Name(name) => name.split_once('.').and_then(|(_, suffix)| self.wildcard.get(suffix)),
-            Host::Ip(_) => None,
-        };
+        let suffix = target.host.name().and_then(|name| name.split_once('.'));
+        let wildcard = suffix.and_then(|(_, suffix)| self.wildcard.get(suffix));
         (exact, wildcard.map_or(&[][..], Vec::as_slice))
     }
 

@@ -253,24 +253,24 @@ impl Refresher {
         loop {
             let error = match self.store.update_credential(&connection.id, update, fence).await {
                 Ok(()) => {
-                    self.saved(flight, update);
+                    flight.saved(update);
                     return Saved::Stored;
                 }
                 Err(error @ StoreError::NotFound { .. }) => {
-                    self.saved(flight, update);
+                    flight.saved(update);
                     return Saved::Gone(error);
                 }
                 Err(error @ StoreError::Conflict { .. }) => {
                     match self.store.find_connection(&connection.scope, connection.id.as_str()).await {
                         Ok(record) if record.version >= update.version => {
-                            self.saved(flight, update);
+                            flight.saved(update);
                             return Saved::Superseded(Box::new(record));
                         }
                         // The lease ran out, but nobody has written since: the version alone still keeps writers
                         // apart, and a token that is not stored is lost.
                         Ok(_) if fence.take().is_some() => continue,
                         Err(error @ StoreError::NotFound { .. }) => {
-                            self.saved(flight, update);
+                            flight.saved(update);
                             return Saved::Gone(error);
                         }
                         Ok(_) | Err(_) => error,
@@ -283,15 +283,6 @@ impl Refresher {
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
-        }
-    }
-
-    /// The version needs no more storing.
-    #[expect(clippy::unused_self, reason = "reads as what it is at its call sites")]
-    fn saved(&self, flight: &Flight, update: &CredentialUpdate) {
-        let mut state = flight.record.state.lock();
-        if state.unsaved.as_ref().is_some_and(|(unsaved, _)| unsaved.version <= update.version) {
-            state.unsaved = None;
         }
     }
 
@@ -361,6 +352,14 @@ impl Refresher {
 }
 
 impl Flight {
+    /// The version needs no more storing.
+    fn saved(&self, update: &CredentialUpdate) {
+        let mut state = self.record.state.lock();
+        if state.unsaved.as_ref().is_some_and(|(unsaved, _)| unsaved.version <= update.version) {
+            state.unsaved = None;
+        }
+    }
+
     fn again(&self) -> Self {
         Self {
             connection: self.connection.clone(),

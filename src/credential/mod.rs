@@ -5,7 +5,6 @@
 
 mod flight;
 mod oauth;
-mod owner;
 mod pace;
 mod refresh;
 

@@ -1,14 +1,13 @@
 //! Freshness and the single-flight refresh.
 
 use super::flight::{Flight, Refresher};
-use super::owner::this_process;
 use super::pace::{Landing, Record};
 use super::{Lease, TokenError};
 use crate::connection::{Access, Connection};
 use crate::net::Egress;
 use crate::policy::Permit;
 use crate::secret::{Keyring, SealError, SecretFields};
-use crate::store::{ConnectionState, Store, StoreError};
+use crate::store::{ConnectionState, LeaseOwner, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, ConnectionId, UnixSeconds};
 use dashmap::DashMap;
@@ -148,7 +147,7 @@ impl Credentials {
                 metrics,
                 clock,
                 settings: CredentialSettings::default(),
-                owner: this_process(),
+                owner: LeaseOwner::current(),
                 tasks: tasks.clone(),
             }),
             records: DashMap::new(),

@@ -151,8 +151,8 @@ fn ca_params() -> CertificateParams {
 
 /// Midnight so many days from today.
 fn day(days: i64) -> time::OffsetDateTime {
-    let date = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-    let date = date.checked_add(jiff::Span::new().days(days)).unwrap_or(date);
+    let date = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
+    let date = date.checked_add(jiff::SignedDuration::from_hours(24 * days)).unwrap_or(date);
     let [month, day] = [date.month(), date.day()].map(i8::unsigned_abs);
     rcgen::date_time_ymd(i32::from(date.year()), month, day)
 }

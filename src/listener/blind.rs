@@ -64,7 +64,7 @@ pub(super) async fn run(
             Ok((from_agent, to_agent)) => record.end_stream(from_agent, to_agent),
             Err(_) => record.abort("broke_off"),
         },
-        () = plane.draining.cancelled() => record.abort("shutting_down"),
+        () = plane.ending.cancelled() => record.abort("shutting_down"),
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn connect(
             }
             let upgrade = hyper::upgrade::on(&mut request);
             let client = entry.client;
-            front.tasks.clone().spawn(async move {
+            front.plane.tasks.clone().spawn(async move {
                 let _slot = slot;
                 let Ok(upgraded) = upgrade.await else { return record.abort("client_gone") };
                 let Ok(parts) = upgraded.downcast::<TokioIo<GuardedStream<Raw>>>() else {
@@ -161,6 +161,7 @@ async fn intercept(
         head_time: limits.header_time,
         first_head_is_due: false,
         draining: front.plane.draining.clone(),
+        ending: front.plane.ending.clone(),
     };
     let plane = Arc::clone(&front.plane);
     plane.metrics.tunnel_opened(true);

@@ -23,7 +23,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
 
 /// A stream as pingora accepts it.
 pub(super) type Raw = Box<L4Stream>;
@@ -44,7 +43,6 @@ pub struct Front {
     pub(super) plane: Arc<Plane>,
     pub(super) leaves: LeafCache,
     pub(super) tunnels: Tunnels,
-    pub(super) tasks: TaskTracker,
 }
 
 /// Sockets that are bound and not served yet.
@@ -90,10 +88,10 @@ impl Listening {
 }
 
 impl Front {
-    /// For these shared parts. `tasks` tracks the streams that outlive their connection's first part.
+    /// For these shared parts.
     #[must_use]
-    pub fn new(plane: Arc<Plane>, leaves: LeafCache, tasks: TaskTracker) -> Self {
-        Self { plane, leaves, tunnels: Tunnels::default(), tasks }
+    pub fn new(plane: Arc<Plane>, leaves: LeafCache) -> Self {
+        Self { plane, leaves, tunnels: Tunnels::default() }
     }
 
     pub(super) fn head_limits(limits: &Limits) -> HeadLimits {
@@ -126,12 +124,13 @@ impl ServerApp for Front {
             head_time: limits.header_time,
             first_head_is_due: true,
             draining: self.plane.draining.clone(),
+            ending: self.plane.ending.clone(),
         };
         let front = Arc::clone(self);
         self.plane.metrics.connection_opened();
         let serve =
             serve_http1(stream, entry, serving, move |request, entry| Arc::clone(&front).answer(request, entry));
-        self.tasks.track_future(serve).await;
+        self.plane.tasks.track_future(serve).await;
         self.plane.metrics.connection_closed();
         None
     }

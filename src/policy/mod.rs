@@ -72,14 +72,13 @@ pub fn decide(principal: &Principal, question: &Question<'_>) -> Result<Permit, 
         let method = question.method.as_str().chars().take(40).collect();
         return Err(Denial::Method { method, allowed: grant.methods.join(", ") });
     }
-    if !grant.paths.is_empty() {
+    // `/**` restricts nothing and matches an ambiguous path too; no other pattern does.
+    if !grant.paths.is_empty() && !grant.paths.iter().any(|pattern| pattern.matches(question.path)) {
         if question.path.is_ambiguous() {
             return Err(Denial::AmbiguousPath);
         }
-        if !grant.paths.iter().any(|pattern| pattern.matches(question.path)) {
-            let allowed: Vec<&str> = grant.paths.iter().map(PathPattern::as_str).collect();
-            return Err(Denial::Path { allowed: allowed.join(", ") });
-        }
+        let allowed: Vec<&str> = grant.paths.iter().map(PathPattern::as_str).collect();
+        return Err(Denial::Path { allowed: allowed.join(", ") });
     }
     Ok(Permit { connection: question.connection.clone() })
 }

@@ -37,6 +37,8 @@ pub struct Serving {
     pub first_head_is_due: bool,
     /// Cancelled when the process begins to stop.
     pub draining: CancellationToken,
+    /// Cancelled when the grace time is over.
+    pub ending: CancellationToken,
 }
 
 /// Serves HTTP/1.1 requests until the connection ends.
@@ -71,7 +73,10 @@ where
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = serving.ending.cancelled() => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {
@@ -111,7 +116,10 @@ where
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = serving.ending.cancelled() => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {

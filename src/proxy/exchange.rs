@@ -1,7 +1,7 @@
 //! One request from its intake to its answer: route, decide, lease, record, connect, inject, send, and on the first 401
 //! refresh and send once more.
 
-use super::body::{Answer, Progress, RequestBody, ResponseBody};
+use super::body::{Progress, RequestBody, ResponseBody};
 use super::downstream::{AgentBody, Intake};
 use super::finish::Record;
 use super::hygiene;
@@ -18,7 +18,7 @@ use crate::net::{Alpn, PoolKey, Upstream, UpstreamBody};
 use crate::policy::{self, Permit};
 use crate::strategy::Injection;
 use crate::types::Scheme;
-use http::{Response, StatusCode, Version};
+use http::{Response, StatusCode};
 use http_body::Body;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,6 +182,9 @@ async fn authorize(
     };
     let permit = policy::decide(&intake.principal, &question)?;
     let lease = Box::pin(plane.credentials.lease(&permit, &choice.connection, &snapshot.egress)).await?;
+    let now = plane.clock.now();
+    plane.usage.connection(&choice.connection.id, now);
+    plane.usage.token(&intake.principal.token_id, now, record.client());
     Ok(Some(Authorized { choice, permit, lease }))
 }
 
@@ -419,14 +422,4 @@ impl Bodies {
             replay.forget();
         }
     }
-}
-
-/// Whether an agent's protocol version carries trailers and many streams.
-#[must_use]
-pub fn is_h2(version: Version) -> bool {
-    version == Version::HTTP_2
-}
-
-pub(super) fn answer_of(body: UpstreamBody<RequestBody>, record: Record) -> Answer {
-    Answer::new(body, record)
 }

@@ -17,6 +17,7 @@ pub struct Record {
     plane: Arc<Plane>,
     event: Box<Event>,
     way: Way,
+    client: Option<SocketAddr>,
     started: Instant,
     sent: Option<Instant>,
     progress: Arc<Progress>,
@@ -35,6 +36,7 @@ impl Record {
             plane: Arc::clone(plane),
             event: Box::new(event),
             way,
+            client,
             started: Instant::now(),
             sent: None,
             progress: Arc::default(),
@@ -55,10 +57,10 @@ impl Record {
         self.way
     }
 
-    /// Corrects how it came in.
-    pub fn set_way(&mut self, way: Way) {
-        self.way = way;
-        self.event.way = Some(way);
+    /// The caller's address.
+    #[must_use]
+    pub fn client(&self) -> Option<std::net::IpAddr> {
+        self.client.map(|client| client.ip())
     }
 
     /// The counter of the request body's bytes.

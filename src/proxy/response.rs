@@ -119,8 +119,8 @@ fn switch(
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = headers;
-    let draining = plane.draining.clone();
-    tokio::spawn(async move {
+    let ending = plane.ending.clone();
+    plane.tasks.spawn(async move {
         let copied = async {
             let upstream = body.upgrade().await.ok().flatten()?;
             let mut downstream = TokioIo::new(upgrade.await.ok()?);
@@ -131,7 +131,7 @@ fn switch(
                 Some((from_agent, to_agent)) => record.end_stream(from_agent, to_agent),
                 None => record.abort("upgrade_failed"),
             },
-            () = draining.cancelled() => record.abort("shutting_down"),
+            () = ending.cancelled() => record.abort("shutting_down"),
         }
     });
     Ok(response)

@@ -4,8 +4,13 @@
 
 mod injection;
 mod placement;
+mod several;
 mod template;
 
 pub use injection::{Edit, Injection};
-pub use placement::{Placement, PlacementError, Strategy, StrategyError};
-pub use template::{Template, TemplateError};
+pub use placement::{Placement, PlacementError, is_injectable_header};
+pub use several::{Strategy, StrategyError};
+pub use template::{Template, TemplateError, is_field_name};
+
+#[cfg(test)]
+mod tests;

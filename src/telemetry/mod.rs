@@ -2,6 +2,7 @@
 
 mod logging;
 mod metrics;
+mod process;
 
 pub use logging::init_logging;
 pub use metrics::{Decision, Metrics, RefreshResult};

@@ -105,13 +105,16 @@ fn fields(pairs: &[(&str, &str)]) -> SecretFields {
     fields
 }
 
+/// Name, grant, client authentication, fields; the form without the scope and the `Authorization` header.
+type Row<'a> = (&'a str, Grant, TokenClientAuth, &'a [(&'a str, &'a str)], Option<(String, &'a str)>);
+
 #[test]
 fn requests_follow_grant_and_client_authentication() {
     use Grant::{ClientCredentials, RefreshToken};
     use TokenClientAuth::{Basic, None as Public, Post};
     let all = [("client_id", "i d"), ("client_secret", "s&:"), ("refresh_token", "r/+1")];
     let refresh = "grant_type=refresh_token&refresh_token=r%2F%2B1";
-    let rows: &[(&str, Grant, TokenClientAuth, &[(&str, &str)], Option<(String, &str)>)] = &[
+    let rows: &[Row<'_>] = &[
         ("post", RefreshToken, Post, &all, Some((format!("{refresh}&client_id=i+d&client_secret=s%26%3A"), ""))),
         // base64("i+d:s%26%3A")
         ("basic", RefreshToken, Basic, &all, Some((refresh.to_owned(), "Basic aStkOnMlMjYlM0E="))),

@@ -2,10 +2,11 @@
 
 use super::harness::{Call, Install, START, Setup, answer, fields, token};
 use crate::connection::Connection;
-use crate::credential::{RefreshError, Refreshed, TokenError};
+use crate::credential::{CredentialSettings, RefreshError, Refreshed, TokenError};
 use crate::store::{ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Store};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An endpoint that takes each refresh token once, and counts those that came again.
 fn single_use(reused: Arc<Mutex<usize>>) -> impl Fn(&Call) -> Vec<u8> + Send + Sync + 'static {
@@ -134,7 +135,7 @@ async fn rejection_by_another_process_is_not_tried_again() {
 async fn attempt_of_a_dead_process_is_tried_once_more() {
     let install = Install::new(|_| answer(400, r#"{"error":"invalid_grant"}"#)).await;
     let connection = install.register(Setup::default()).await;
-    let alive = crate::credential::owner::this_process();
+    let alive = LeaseOwner::current();
     // No process of this id has started at that time.
     let dead = LeaseOwner { started: alive.started + 1, ..alive };
     let taken = install.store.acquire_refresh_lease(&connection.id, 1, &dead, START, 3600).await.unwrap();
@@ -142,4 +143,58 @@ async fn attempt_of_a_dead_process_is_tried_once_more() {
     install.credentials().refresh(&connection, 1, &install.egress).await.unwrap_err();
     assert_eq!(install.endpoint.calls(), 1);
     assert_eq!(install.stored(&connection).await.state_reason.as_deref(), Some("refresh_interrupted"));
+}
+
+#[tokio::test]
+async fn process_that_finds_the_lease_held_waits_and_takes_the_new_version() {
+    let install = Install::new(|_| token("access-2", 3600, Some("refresh-2"))).await;
+    let ours = install.register(Setup::default()).await;
+    let (other, theirs) = install.other_process(&ours).await;
+    let credentials = install.credentials();
+    install.endpoint.hold();
+    let second = async {
+        install.endpoint.called(1).await;
+        let waiting = other.refresh(&theirs, 1, &install.egress);
+        tokio::pin!(waiting);
+        // Past at least one look at the lease.
+        assert!(tokio::time::timeout(Duration::from_millis(200), waiting.as_mut()).await.is_err());
+        install.endpoint.release();
+        waiting.await
+    };
+    let (first, second) = tokio::join!(credentials.refresh(&ours, 1, &install.egress), second);
+    assert_eq!((first.unwrap(), second.unwrap()), (Refreshed::Version(2), Refreshed::Version(2)));
+    assert_eq!(install.endpoint.calls(), 1);
+    let fields = theirs.open_access(&install.keyring, &theirs.access()).unwrap();
+    assert_eq!(fields.get("access_token").unwrap().expose(), "access-2");
+}
+
+#[tokio::test]
+async fn lease_that_is_held_too_long_is_a_timeout() {
+    let install = Install::new(|_| unreachable!()).await;
+    let connection = install.register(Setup::default()).await;
+    let owner = LeaseOwner::current();
+    install.store.acquire_refresh_lease(&connection.id, 1, &owner, START, 30).await.unwrap();
+    let settings = CredentialSettings { wait: Duration::from_millis(200), ..CredentialSettings::default() };
+    let error = install.impatient(settings).refresh(&connection, 1, &install.egress).await.unwrap_err();
+    assert!(matches!(*error, RefreshError::Timeout), "{error:?}");
+    assert_eq!(install.endpoint.calls(), 0);
+}
+
+#[tokio::test]
+async fn version_got_under_a_lease_that_ran_out_is_stored_all_the_same() {
+    let install = Install::new(|_| token("access-2", 3600, Some("refresh-2"))).await;
+    let connection = install.register(Setup::default()).await;
+    let credentials = install.credentials();
+    install.endpoint.hold();
+    let taker = async {
+        install.endpoint.called(1).await;
+        install.clock.advance(60);
+        let (id, owner) = (&connection.id, LeaseOwner::current());
+        let taken = install.store.acquire_refresh_lease(id, 1, &owner, START + 60, 30).await.unwrap();
+        assert!(matches!(taken, LeaseOutcome::Acquired { .. }), "{taken:?}");
+        install.endpoint.release();
+    };
+    let (refreshed, ()) = tokio::join!(credentials.refresh(&connection, 1, &install.egress), taker);
+    assert_eq!(refreshed.unwrap(), Refreshed::Version(2));
+    assert_eq!(install.stored_tokens(&connection).await.1, "refresh-2");
 }

@@ -137,7 +137,7 @@ async fn break_store(install: &Install) -> sqlx::SqlitePool {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(install.path());
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
     sqlx::query(
-        "CREATE TRIGGER full BEFORE UPDATE OF access ON connections BEGIN SELECT RAISE(FAIL, 'disk full'); END",
+        "CREATE TRIGGER full BEFORE UPDATE OF access_sealed ON connections BEGIN SELECT RAISE(FAIL, 'disk full'); END",
     )
     .execute(&pool)
     .await

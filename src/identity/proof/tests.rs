@@ -1,1 +1,102 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
 
+use super::{BasicPair, Proof, ProofError, bearer, proxy_authorization};
+use crate::secret::AgentToken;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
+
+/// Two texts of token form.
+fn tokens() -> (String, String) {
+    let token = || AgentToken::generate().value().expose().to_owned();
+    (token(), token())
+}
+
+fn read(values: &[String]) -> Result<Proof, ProofError> {
+    proxy_authorization(values.iter().map(String::as_bytes))
+}
+
+fn basic(pair: &str) -> String {
+    format!("Basic {}", STANDARD.encode(pair))
+}
+
+#[test]
+fn proof_by_rule() {
+    let (a, b) = tokens();
+    let unpadded = |pair: &str| basic(pair).trim_end_matches('=').to_owned();
+    let found = |connection: Option<&str>| {
+        Ok(Proof { token: AgentToken::digest(&a), connection: connection.map(str::to_owned) })
+    };
+    let (missing, conflicting, malformed) =
+        (Err(ProofError::Missing), Err(ProofError::Conflicting), Err(ProofError::Malformed));
+    let cases: Vec<(&str, Vec<String>, Result<Proof, ProofError>)> = vec![
+        ("no header", vec![], missing.clone()),
+        ("empty header", vec![String::new()], missing.clone()),
+        ("blank header", vec![" \t ".to_owned()], missing.clone()),
+        ("bearer", vec![format!("Bearer {a}")], found(None)),
+        ("bearer in another case", vec![format!("bEARER {a}")], found(None)),
+        ("bearer with extra space", vec![format!("  Bearer \t  {a}  ")], found(None)),
+        ("bearer without a token", vec!["Bearer".to_owned()], missing.clone()),
+        ("bearer of another form", vec!["Bearer abc".to_owned()], missing.clone()),
+        ("bearer with two words", vec![format!("Bearer {a} {a}")], missing.clone()),
+        ("token as the password", vec![basic(&format!("x:{a}"))], found(None)),
+        ("token as the password of nexus", vec![basic(&format!("nexus:{a}"))], found(None)),
+        ("token as the password of nobody", vec![basic(&format!(":{a}"))], found(None)),
+        ("token as the password of a connection", vec![basic(&format!("work:{a}"))], found(Some("work"))),
+        ("upper case X is a connection", vec![basic(&format!("X:{a}"))], found(Some("X"))),
+        ("percent signs stay", vec![basic(&format!("a%62:{a}"))], found(Some("a%62"))),
+        ("token as the user", vec![basic(&format!("{a}:"))], found(None)),
+        ("token as the user, password ignored", vec![basic(&format!("{a}:github"))], found(None)),
+        ("token as the user without a colon", vec![basic(&a)], found(None)),
+        ("token as both", vec![basic(&format!("{a}:{a}"))], found(None)),
+        ("two tokens", vec![basic(&format!("{a}:{b}"))], conflicting.clone()),
+        ("basic in another case", vec![basic(&format!("x:{a}")).replace("Basic", "BASIC")], found(None)),
+        ("basic with extra space", vec![basic(&format!("x:{a}")).replace("Basic ", " Basic   ")], found(None)),
+        ("one padding sign missing", vec![unpadded(&format!("xy:{a}"))], found(Some("xy"))),
+        ("two padding signs missing", vec![unpadded(&format!("x:{a}"))], found(None)),
+        ("no token in basic", vec![basic("user:password")], missing.clone()),
+        ("colon in the password", vec![basic(&format!("x:{a}:"))], missing.clone()),
+        ("not base64", vec!["Basic %%%".to_owned()], malformed.clone()),
+        ("base64 with a space in it", vec![basic(&format!("x:{a}")).replace("Basic e", "Basic e ")], malformed.clone()),
+        ("base64 of other bytes", vec![format!("Basic {}", STANDARD.encode([0xff, b':', 0xfe]))], malformed.clone()),
+        ("another scheme", vec![format!("Digest {a}")], malformed.clone()),
+        ("no scheme", vec![a.clone()], malformed.clone()),
+        ("twice the same", vec![format!("Bearer {a}"), format!("Bearer {a}")], conflicting.clone()),
+        ("a token and nothing", vec![format!("Bearer {a}"), String::new()], conflicting.clone()),
+    ];
+    for (name, values, expected) in cases {
+        assert_eq!(read(&values), expected, "{name}");
+    }
+}
+
+#[test]
+fn bearer_gives_any_text() {
+    assert_eq!(bearer(b"Bearer sk-1"), Some("sk-1"));
+    assert_eq!(bearer(b"bearer  "), Some(""));
+    assert_eq!(bearer(b"Basic sk-1"), None);
+    assert_eq!(bearer(b"Bearer \xff"), None);
+}
+
+#[test]
+fn basic_pair_shows_nothing() {
+    let pair = BasicPair::from_header(basic("alice:s3cret:x").as_bytes()).unwrap();
+    assert_eq!((pair.user.expose(), pair.password.expose()), ("alice", "s3cret:x"));
+    let shown = format!("{pair:?}");
+    assert!(!shown.contains("alice") && !shown.contains("s3cret"), "{shown}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_panic(values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..3)) {
+        let _ = proxy_authorization(values.iter().map(Vec::as_slice));
+        let _ = proxy_authorization(values.iter().map(|v| [b"Basic ", v.as_slice()].concat()).collect::<Vec<_>>().iter().map(Vec::as_slice));
+    }
+
+    #[test]
+    fn a_choice_is_what_stands_before_the_colon(user in "[ -9;-~]{0,20}") {
+        let (a, _) = tokens();
+        let proof = read(&[basic(&format!("{user}:{a}"))]).unwrap();
+        prop_assert_eq!(proof.token, AgentToken::digest(&a));
+        prop_assert_eq!(proof.connection, (!["", "x", "nexus"].contains(&user.as_str())).then_some(user));
+    }
+}

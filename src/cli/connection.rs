@@ -1,0 +1,197 @@
+//! `nexus connection`: list, show, disable, enable, delete; `set` and `test` have their own files.
+
+use super::{CliError, Context, connection_set, connection_test, output};
+use crate::app::Install;
+use crate::connection::{Connection, Frozen};
+use crate::provider::Catalog;
+use crate::store::{ConnectionRecord, ConnectionState, Store};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// Look at, change and test connections
+#[derive(Debug, clap::Subcommand)]
+pub enum ConnectionCommand {
+    /// List connections; values are never shown
+    List(List),
+    /// Show one connection
+    Show {
+        /// Name or id
+        connection: String,
+    },
+    /// Replace the secret: the next request uses it
+    Set(connection_set::Set),
+    /// Make the provider's harmless request with the credential
+    Test(connection_test::Test),
+    /// Turn a connection off: agents do not see it any more
+    Disable {
+        /// Name or id
+        connection: String,
+    },
+    /// Turn a connection on again
+    Enable {
+        /// Name or id
+        connection: String,
+    },
+    /// Delete a connection and its secret
+    Delete {
+        /// Name or id
+        connection: String,
+    },
+}
+
+/// List connections; values are never shown
+#[derive(Debug, clap::Args)]
+pub struct List {}
+
+const COLUMNS: [(&str, &str); 8] = [
+    ("NAME", "name"),
+    ("PROVIDER", "provider"),
+    ("DESTINATIONS", "destinations"),
+    ("STATE", "state"),
+    ("VERSION", "version"),
+    ("AGE", "age"),
+    ("LAST USE", "last_used_at"),
+    ("EXPIRES", "expires_at"),
+];
+
+impl ConnectionCommand {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        match self {
+            Self::List(list) => list.execute(context).await,
+            Self::Set(set) => set.execute(context).await,
+            Self::Test(test) => test.execute(context).await,
+            Self::Show { connection } => {
+                let install = context.open().await?;
+                let record = install.store.find_connection(&context.scope, &connection).await?;
+                let facts = Facts::load(context, &install).await?;
+                output::print_object(context.format, &facts.show(&record))
+            }
+            Self::Disable { connection } => set_disabled(context, &connection, true).await,
+            Self::Enable { connection } => set_disabled(context, &connection, false).await,
+            Self::Delete { connection } => {
+                let install = context.open().await?;
+                let name = install.store.delete_connection(&context.scope, &connection).await?;
+                context.notify().await;
+                output::say(&format!("deleted {name}"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl List {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let install = context.open().await?;
+        let records = install.store.list_connections(&context.scope).await?;
+        let facts = Facts::load(context, &install).await?;
+        let rows: Vec<Value> = records.iter().map(|record| facts.row(record)).collect();
+        output::print_list(context.format, &COLUMNS, &rows)?;
+        if rows.is_empty() && context.format == super::Format::Table {
+            output::say("no connections yet; make one: nexus register github");
+        }
+        Ok(())
+    }
+}
+
+async fn set_disabled(context: &Context, connection: &str, disabled: bool) -> Result<(), CliError> {
+    let install = context.open().await?;
+    install.store.set_connection_disabled(&context.scope, connection, disabled).await?;
+    context.notify().await;
+    output::say(&format!("{} {connection}", if disabled { "disabled" } else { "enabled" }));
+    Ok(())
+}
+
+/// What is known of connections beside their records.
+struct Facts {
+    last_used: HashMap<String, i64>,
+    catalog: Catalog,
+    now: i64,
+}
+
+impl Facts {
+    async fn load(context: &Context, install: &Install) -> Result<Self, CliError> {
+        let usage = install.store.usage(&context.scope).await?;
+        Ok(Self {
+            last_used: usage.into_iter().map(|usage| (usage.id, usage.last_used_at)).collect(),
+            // A broken provider file must not hide the connections; `provider list` and `doctor` name its problems.
+            catalog: context.catalog().unwrap_or_else(|_| Catalog::built_in()),
+            now: context.clock.now(),
+        })
+    }
+
+    fn row(&self, record: &ConnectionRecord) -> Value {
+        let frozen = Frozen::from_json(&record.definition);
+        let destinations = frozen.as_ref().map(destinations).unwrap_or_default();
+        let revision = frozen.as_ref().ok().and_then(|frozen| frozen.revision.clone());
+        json!({
+            "name": record.name.as_str(),
+            "id": record.id.as_str(),
+            "provider": record.provider.as_str(),
+            "destinations": destinations,
+            "state": if frozen.is_err() { "damaged" } else { state(record) },
+            "version": record.version,
+            "age": output::age(self.now - record.updated_at),
+            "created_at": output::time(record.created_at),
+            "updated_at": output::time(record.updated_at),
+            "last_used_at": self.last_used.get(record.id.as_str()).map_or(Value::Null, |at| output::time(*at)),
+            "expires_at": record.access_expires_at.map_or(Value::Null, output::time),
+            "outdated": revision.is_some_and(|revision| {
+                self.catalog.find(record.provider.as_str()).is_some_and(|definition| definition.revision != revision)
+            }),
+        })
+    }
+
+    fn show(&self, record: &ConnectionRecord) -> Value {
+        let mut shown = self.row(record);
+        if let Some(reason) = &record.state_reason {
+            shown["reason"] = json!(reason);
+        }
+        let Ok(connection) = Connection::from_record(record, None) else { return shown };
+        let placements: Vec<String> = connection
+            .frozen
+            .destinations
+            .iter()
+            .flat_map(|destination| destination.strategy.placements().iter().map(ToString::to_string))
+            .fold(Vec::new(), |mut seen, placement| {
+                if !seen.contains(&placement) {
+                    seen.push(placement);
+                }
+                seen
+            });
+        shown["injects"] = json!(placements);
+        if let Some(oauth) = &connection.frozen.oauth {
+            shown["token_url"] = json!(oauth.token_url.to_string());
+            shown["grant"] = json!(oauth.grant);
+            shown["scope"] = json!(oauth.scope);
+        }
+        shown
+    }
+}
+
+/// `active`, `attention` or `disabled`.
+fn state(record: &ConnectionRecord) -> &'static str {
+    match (record.disabled, record.state) {
+        (true, _) => "disabled",
+        (false, ConnectionState::Active) => "active",
+        (false, ConnectionState::Attention) => "attention",
+    }
+}
+
+/// Where a connection's credential may go, as URLs.
+pub(super) fn destinations(frozen: &Frozen) -> Vec<String> {
+    frozen
+        .destinations
+        .iter()
+        .map(|destination| {
+            let scheme = match destination.scheme {
+                crate::types::Scheme::Http => "http",
+                crate::types::Scheme::Https => "https",
+            };
+            let port = match destination.port {
+                port if port == destination.scheme.default_port() => String::new(),
+                port => format!(":{port}"),
+            };
+            format!("{scheme}://{}{port}{}", destination.host, destination.path.as_str())
+        })
+        .collect()
+}

@@ -1,0 +1,157 @@
+//! What every command starts from: the home, the scope, the output format.
+
+use super::{CliError, Format, output};
+use crate::admin::notify_servers;
+use crate::app::{AppError, Home, Install};
+use crate::config::{Config, Loader};
+use crate::provider::Catalog;
+use crate::types::{Clock, ConnectionId, NamespaceName, Scope, TenantName};
+use crate::{app, store::Store};
+use std::path::PathBuf;
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// The data directory [default: $XDG_DATA_HOME/nexus or ~/.local/share/nexus]
+    #[arg(long, global = true, env = "NEXUS_HOME", value_name = "DIR", help_heading = "Global options")]
+    pub home: Option<PathBuf>,
+    /// The config file [default: nexus.toml in the data directory, optional]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// The tenant [default: default]
+    #[arg(long, global = true, env = "NEXUS_TENANT", value_name = "T", help_heading = "Global options")]
+    pub tenant: Option<TenantName>,
+    /// The namespace within the tenant [default: default]
+    #[arg(long, global = true, env = "NEXUS_NAMESPACE", value_name = "N", help_heading = "Global options")]
+    pub namespace: Option<NamespaceName>,
+    /// How data is printed
+    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = "Global options")]
+    pub output: Format,
+}
+
+/// What every command starts from.
+#[derive(Debug)]
+pub struct Context {
+    /// Where the install lives.
+    pub(super) home: Home,
+    /// The config file that was named.
+    pub(super) config_file: Option<PathBuf>,
+    /// Tenant and namespace of the records.
+    pub(super) scope: Scope,
+    /// The tenant, if it was named.
+    pub(super) tenant: Option<TenantName>,
+    /// How data is printed.
+    pub(super) format: Format,
+    /// The time.
+    pub(super) clock: Clock,
+}
+
+impl Context {
+    /// Resolves the flags.
+    pub(super) fn new(global: Global) -> Result<Self, CliError> {
+        let home = match global.home.filter(|home| !home.as_os_str().is_empty()) {
+            Some(home) => home,
+            None => default_home()?,
+        };
+        // Absolute, because a child of `run` may live in another directory.
+        let home = std::path::absolute(&home).map_err(CliError::io(&home))?;
+        let mut scope = Scope::default();
+        if let Some(tenant) = &global.tenant {
+            scope.tenant = tenant.clone();
+        }
+        if let Some(namespace) = global.namespace {
+            scope.namespace = namespace;
+        }
+        let config_file = match global.config {
+            Some(file) => Some(std::path::absolute(&file).map_err(CliError::io(&file))?),
+            None => None,
+        };
+        Ok(Self {
+            home: Home { path: home },
+            config_file,
+            scope,
+            tenant: global.tenant,
+            format: global.output,
+            clock: Clock::system(),
+        })
+    }
+
+    /// The checked configuration; its warnings go to the person.
+    pub(super) fn config(&self) -> Result<Config, CliError> {
+        Ok(Loader::read_config(&self.home.path, self.config_file.as_deref())?)
+    }
+
+    /// The providers that this install knows.
+    pub(super) fn catalog(&self) -> Result<Catalog, CliError> {
+        Catalog::load(&self.home.providers()).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            CliError::Check(format!("provider files have problems:\n{}", lines.join("\n")))
+        })
+    }
+
+    /// Opens the install, which must be there.
+    pub(super) async fn open(&self) -> Result<Install, CliError> {
+        Ok(app::open(&self.home, self.config()?).await?)
+    }
+
+    /// Opens the install and makes it first if there is none, saying so.
+    pub(super) async fn open_or_init(&self) -> Result<Install, CliError> {
+        match app::open(&self.home, self.config()?).await {
+            Err(AppError::NotInitialised { .. }) => {
+                self.init(&self.config()?).await?;
+                self.open().await
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Makes what is missing, saying so.
+    pub(super) async fn init(&self, config: &Config) -> Result<Vec<String>, CliError> {
+        let made = app::init(&self.home, config).await?;
+        for line in &made {
+            output::say(line);
+        }
+        Ok(made)
+    }
+
+    /// After a write: waits until the running servers of this home have applied it. A server that does not answer is a
+    /// warning, since the write is done.
+    pub(super) async fn notify(&self) {
+        for error in notify_servers(&self.home.path).await {
+            output::warn(&format!("saved, but a running server has not confirmed the change: {error}"));
+        }
+    }
+
+    /// The ids of connections that were named by name or id, in order, each once.
+    pub(super) async fn connection_ids(
+        &self,
+        install: &Install,
+        names: &[String],
+    ) -> Result<Vec<(ConnectionId, String)>, CliError> {
+        let mut found: Vec<(ConnectionId, String)> = Vec::new();
+        for name in names {
+            let record = install.store.find_connection(&self.scope, name).await?;
+            if record.disabled {
+                output::warn(&format!("{} is disabled; run: nexus connection enable {}", record.name, record.name));
+            }
+            if !found.iter().any(|(id, _)| *id == record.id) {
+                found.push((record.id, record.name.to_string()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn default_home() -> Result<PathBuf, CliError> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    // The XDG specification: a relative path there is to be ignored.
+    if let Some(data) = variable("XDG_DATA_HOME") {
+        return Ok(data.join("nexus"));
+    }
+    match variable("HOME") {
+        Some(home) => Ok(home.join(".local/share/nexus")),
+        None => {
+            Err(CliError::Usage("neither HOME nor NEXUS_HOME is set; say where the data is with --home".to_owned()))
+        }
+    }
+}

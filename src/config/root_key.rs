@@ -1,0 +1,221 @@
+//! Reading the root key from where the config says: a file, an environment variable, or a command's output.
+
+use super::{Config, RootKeySource};
+use crate::secret::{KeyError, RootKey, Secret};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use tracing::warn;
+use zeroize::Zeroizing;
+
+/// Why the root key could not be read. Holds no part of it.
+#[derive(Debug, thiserror::Error)]
+pub enum RootKeyError {
+    /// The file could not be used, or what was read is not a key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The environment variable is not set.
+    #[error("environment variable {variable} for the root key is not set; set it, or change store.root_key")]
+    VariableMissing {
+        /// Its name.
+        variable: String,
+    },
+    /// The command did not start, or its output could not be read.
+    #[error("root key command {program} could not be run: {source}")]
+    CommandIo {
+        /// The program; arguments are not shown.
+        program: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The command failed.
+    #[error("root key command {program} failed ({status}); run it by hand to see why")]
+    CommandFailed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// The command took too long and was ended.
+    #[error("root key command {program} did not end within {limit:?}")]
+    CommandTimeout {
+        /// The program.
+        program: String,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// How long the command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+
+/// No form of a key is longer; more output is cut and then refused as not a key.
+const MAX_OUTPUT: usize = 4096;
+
+/// Reads the root key. Blocks for as long as the command runs, 10 s at most; the command's working directory is `home`.
+///
+/// # Errors
+/// See [`RootKeyError`].
+pub fn read_root_key(config: &Config, home: &Path) -> Result<RootKey, RootKeyError> {
+    match &config.root_key {
+        RootKeySource::File(path) => Ok(RootKey::load(&home.join(path))?),
+        RootKeySource::Env(variable) => from_variable(variable),
+        RootKeySource::Command(words) => from_command(words, home, COMMAND_LIMIT),
+    }
+}
+
+fn from_variable(variable: &str) -> Result<RootKey, RootKeyError> {
+    let origin = format!("variable {variable}");
+    let key = match std::env::var(variable) {
+        Ok(value) => RootKey::parse(&Secret::new(value), &origin)?,
+        Err(std::env::VarError::NotPresent) => {
+            return Err(RootKeyError::VariableMissing { variable: variable.to_owned() });
+        }
+        Err(std::env::VarError::NotUnicode(_)) => return Err(KeyError::Form { origin }.into()),
+    };
+    warn!(
+        variable,
+        "the root key comes from environment variable {variable}, which stays readable in /proc for this user and is \
+         inherited by child processes; a file or a command is safer"
+    );
+    Ok(key)
+}
+
+fn from_command(words: &[String], home: &Path, limit: Duration) -> Result<RootKey, RootKeyError> {
+    let program = words.first().cloned().unwrap_or_default();
+    let io_error = |source| RootKeyError::CommandIo { program: program.clone(), source };
+    let deadline = Instant::now() + limit;
+    let mut child = Command::new(&program)
+        .args(words.iter().skip(1))
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(io_error)?;
+    let outcome = read_output(&mut child, deadline);
+    let status = match outcome {
+        Ok(_) => wait_until(&mut child, deadline),
+        Err(_) => Ok(None),
+    };
+    if !matches!(status, Ok(Some(_))) {
+        // It may have ended by itself meanwhile, which is as good.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let output = match outcome {
+        Ok(output) => output.map_err(io_error)?,
+        Err(mpsc::RecvTimeoutError::Timeout) => return Err(RootKeyError::CommandTimeout { program, limit }),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            return Err(io_error(std::io::Error::other("its output could not be read")));
+        }
+    };
+    match status.map_err(io_error)? {
+        Some(status) if status.success() => {}
+        Some(status) => return Err(RootKeyError::CommandFailed { program, status }),
+        None => return Err(RootKeyError::CommandTimeout { program, limit }),
+    }
+    Ok(RootKey::parse(&output, &format!("output of {program}"))?)
+}
+
+type Output = std::io::Result<Secret>;
+
+/// Reads standard output to its end on a thread of its own, so that a silent command cannot hold the caller.
+fn read_output(child: &mut Child, deadline: Instant) -> Result<Output, mpsc::RecvTimeoutError> {
+    let Some(stdout) = child.stdout.take() else { return Err(mpsc::RecvTimeoutError::Disconnected) };
+    let (sender, receiver) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let _ = sender.send(read_capped(stdout));
+    });
+    receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+}
+
+fn read_capped(stdout: impl Read) -> Output {
+    // The whole capacity at once: a buffer that grows leaves copies of the key behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_OUTPUT + 1));
+    let mut rest = stdout.take(MAX_OUTPUT as u64);
+    let mut chunk = Zeroizing::new([0; 512]);
+    loop {
+        match rest.read(&mut chunk[..]) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // Bytes that are not UTF-8 are not a key either; an empty text says so.
+    Ok(Secret::new(String::from_utf8(std::mem::take(&mut *bytes)).unwrap_or_else(|error| {
+        drop(Zeroizing::new(error.into_bytes()));
+        String::new()
+    })))
+}
+
+fn wait_until(child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
+    loop {
+        match child.try_wait()? {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            ended => return Ok(ended),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn run(script: &str, limit: Duration) -> Result<RootKey, RootKeyError> {
+        let words = ["sh", "-c", script].map(str::to_owned);
+        from_command(&words, &std::env::temp_dir(), limit)
+    }
+
+    #[test]
+    fn a_command_prints_the_key() {
+        assert!(run("printf '%064d\\n' 7", COMMAND_LIMIT).is_ok());
+    }
+
+    #[test]
+    fn a_command_that_fails_is_told_without_its_output() {
+        let cases: [(&str, &str, fn(&RootKeyError) -> bool); 5] = [
+            ("fails", "printf '%064d' 7; exit 3", |e| matches!(e, RootKeyError::CommandFailed { .. })),
+            ("not a key", "echo hunter2", |e| matches!(e, RootKeyError::Key(KeyError::Form { .. }))),
+            ("not text", "printf '\\377'", |e| matches!(e, RootKeyError::Key(KeyError::Form { .. }))),
+            ("endless", "yes", |e| matches!(e, RootKeyError::CommandFailed { .. } | RootKeyError::Key(_))),
+            ("nothing", "true", |e| matches!(e, RootKeyError::Key(KeyError::Form { .. }))),
+        ];
+        for (name, script, expected) in cases {
+            let error = run(script, COMMAND_LIMIT).err().unwrap();
+            assert!(expected(&error), "{name}: {error:?}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended() {
+        for script in ["sleep 600", "printf x; exec >&-; exec sleep 600", "sleep 600 & printf x"] {
+            let error = run(script, Duration::from_millis(200)).err().unwrap();
+            assert!(matches!(error, RootKeyError::CommandTimeout { .. }), "{script}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_absent_program_or_variable_is_named() {
+        let words = ["/nonexistent/program".to_owned()];
+        let error = from_command(&words, Path::new("/"), COMMAND_LIMIT).err().unwrap();
+        assert!(error.to_string().contains("/nonexistent/program"), "{error}");
+        let error = from_variable("NEXUS_TEST_ABSENT_VARIABLE").err().unwrap();
+        assert!(error.to_string().contains("NEXUS_TEST_ABSENT_VARIABLE"), "{error}");
+    }
+
+    #[test]
+    fn a_key_file_is_read_relative_to_the_home() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("root.key");
+        std::fs::write(&path, "07".repeat(32)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(read_root_key(&Config::default(), home.path()).is_ok());
+    }
+}
