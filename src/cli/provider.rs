@@ -1,7 +1,7 @@
 //! `nexus provider`: the catalogue.
 
 use super::{CliError, Context, Format, config, output};
-use crate::provider::{AuthKind, Catalog, CatalogSource, Definition, parse_file};
+use crate::provider::{AuthKind, CatalogSource, Definition, parse_file};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -88,11 +88,6 @@ pub(super) fn unknown(provider: &str) -> CliError {
     CliError::NotFound(format!(
         "provider {provider} is not in the catalogue; nexus provider list shows all, and nexus register custom makes a connection to anything"
     ))
-}
-
-/// The provider of that name in the catalogue.
-pub(super) fn find<'a>(catalog: &'a Catalog, provider: &str) -> Result<&'a std::sync::Arc<Definition>, CliError> {
-    catalog.find(provider).ok_or_else(|| unknown(provider))
 }
 
 fn kind(kind: AuthKind) -> &'static str {

@@ -7,7 +7,7 @@ use crate::connection::{Frozen, Grant, OAuthGrant};
 use crate::provider::TokenClientAuth;
 use crate::secret::{Secret, SecretFields};
 use crate::strategy::{Placement, Strategy};
-use crate::types::{ProviderId, UnixSeconds};
+use crate::types::{ConnectionName, ProviderId, UnixSeconds};
 
 /// The fields that an OAuth connection is made from.
 const OAUTH_FIELDS: [&str; 5] = ["client_id", "client_secret", "refresh_token", "access_token", "expires_in"];
@@ -23,10 +23,7 @@ say with --inject where the credential goes, for example:
   --inject 'basic {user}:{password}'";
 
 /// Reads flags and secrets into a connection.
-pub(super) fn prepare(register: Register, now: UnixSeconds) -> Result<NewConnection, CliError> {
-    let Some(name) = register.name else {
-        return Err(CliError::Usage("a custom connection needs a --name".to_owned()));
-    };
+pub(super) fn prepare(register: Register, name: ConnectionName, now: UnixSeconds) -> Result<NewConnection, CliError> {
     let Some(base_url) = register.base_url else {
         return Err(CliError::Usage("a custom connection needs a --base-url".to_owned()));
     };
@@ -36,6 +33,11 @@ pub(super) fn prepare(register: Register, now: UnixSeconds) -> Result<NewConnect
         if given {
             return Err(CliError::Usage(format!("{flag} is for providers of the catalogue, not for custom")));
         }
+    }
+    if register.token_url.is_some() && register.oauth.is_none() {
+        return Err(CliError::Usage(
+            "--token-url needs --oauth refresh_token or --oauth client_credentials".to_owned(),
+        ));
     }
     check_scheme(&base_url, register.allow_http, "--base-url")?;
 
