@@ -121,15 +121,18 @@ pub(super) struct Credential {
 impl Register {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let replace = self.replace;
+        // Flags first: a mistake in them makes no install and asks for no secret.
+        let custom = if self.provider == "custom" { Some(register_custom::check(&self)?) } else { None };
+        if custom.is_none() {
+            register_provider::check(&self, &context.catalog()?)?;
+        }
         let install = context.open_or_init().await?;
-        let new = if self.provider == "custom" {
-            let Some(name) = self.name.clone() else {
-                return Err(CliError::Usage("a custom connection needs a --name".to_owned()));
-            };
-            check_name(context, &install, &name, replace).await?;
-            register_custom::prepare(self, name, context.clock.now())?
-        } else {
-            register_provider::prepare(self, context, &install).await?
+        let new = match custom {
+            Some(custom) => {
+                check_name(context, &install, &custom.name, replace).await?;
+                register_custom::prepare(custom, &self.secret, context.clock.now())?
+            }
+            None => register_provider::prepare(self, context, &install).await?,
         };
         check_injection(&new)?;
         secret_input::warn_about(&new.credential.access);

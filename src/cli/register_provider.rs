@@ -6,14 +6,28 @@ use super::secret_input::{self, Given};
 use super::{CliError, Context, output, provider, register_custom};
 use crate::app::Install;
 use crate::connection::{Destination, Frozen, Grant, OAuthGrant};
-use crate::provider::{Auth, AuthKind, BindError, Bound, BoundRoute, Definition, Field, TestRequest};
+use crate::provider::{Auth, AuthKind, BindError, Bound, BoundRoute, Catalog, Definition, Field, TestRequest};
 use crate::secret::{Secret, SecretFields};
 use crate::strategy::Strategy;
 use crate::types::{ConnectionName, HostPattern, Scheme, Url};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
-/// Reads flags, prompts and secrets into a connection.
+/// Refuses what is wrong whatever the secrets are.
+pub(super) fn check(register: &Register, catalog: &Catalog) -> Result<(), CliError> {
+    if catalog.find(&register.provider).is_none() {
+        return Err(provider::unknown(&register.provider));
+    }
+    refuse_custom_flags(register)?;
+    for (flag, url) in [("--base-url", &register.base_url), ("--token-url", &register.token_url)] {
+        if let Some(url) = url {
+            check_scheme(url, register.allow_http, flag)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads prompts and secrets into a connection.
 pub(super) async fn prepare(
     register: Register,
     context: &Context,
@@ -21,7 +35,6 @@ pub(super) async fn prepare(
 ) -> Result<NewConnection, CliError> {
     let catalog = context.catalog()?;
     let definition = catalog.find(&register.provider).ok_or_else(|| provider::unknown(&register.provider))?;
-    refuse_custom_flags(&register)?;
     let name = match &register.name {
         Some(name) => name.clone(),
         None => ConnectionName::parse(definition.id.as_str()).map_err(|error| CliError::Usage(error.to_string()))?,
@@ -221,7 +234,6 @@ fn oauth(
         None => Url::parse(endpoints.token_url.as_bytes())
             .map_err(|error| CliError::Failed(format!("{}: {error}", endpoints.token_url)))?,
     };
-    check_scheme(&token_url, register.allow_http, "--token-url")?;
     let grant = if fields.get("refresh_token").is_some() { Grant::RefreshToken } else { Grant::ClientCredentials };
     if grant == Grant::ClientCredentials && fields.get("client_secret").is_none() {
         return Err(oauth_needs_fields(definition, &bound.auth));
@@ -267,7 +279,6 @@ fn freeze(
     }
     let mut test = bound.test;
     if let Some(base_url) = &register.base_url {
-        check_scheme(base_url, register.allow_http, "--base-url")?;
         test = test.and_then(|test| moved_test(test, &destinations));
         move_to(&mut destinations, base_url)?;
     }
@@ -305,7 +316,7 @@ fn move_to(destinations: &mut Vec<Destination>, base_url: &Url) -> Result<(), Cl
     Ok(())
 }
 
-/// The test request for another place: its path, if it went to the first destination.
+/// The test request for another place: its path under the base path, if it went to the first destination.
 fn moved_test(test: TestRequest, destinations: &[Destination]) -> Option<TestRequest> {
     if !test.url.contains("://") {
         return Some(test);
@@ -313,5 +324,6 @@ fn moved_test(test: TestRequest, destinations: &[Destination]) -> Option<TestReq
     let url = Url::parse(test.url.as_bytes()).ok()?;
     let first = destinations.first()?;
     let goes_there = first.host.matches(&url.target.host) && first.port == url.target.port;
-    goes_there.then(|| TestRequest { url: url.path.as_str().to_owned(), ..test })
+    let path = url.path.as_str().strip_prefix(first.path.as_str()).filter(|path| path.starts_with('/'))?;
+    goes_there.then(|| TestRequest { url: path.to_owned(), ..test })
 }
