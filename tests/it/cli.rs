@@ -9,12 +9,16 @@ use tempfile::TempDir;
 
 const SECRET: &str = "s3cret-value-of-the-api";
 
+/// Loopback may be dialled, and no port is one that another program could have.
+const CONFIG: &str =
+    "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n[egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n";
+
 struct Home(TempDir);
 
 impl Home {
     fn new() -> Self {
         let home = Self(tempfile::tempdir().unwrap());
-        home.write("nexus.toml", "[egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n");
+        home.write("nexus.toml", CONFIG);
         home
     }
 
