@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
@@ -17,7 +18,8 @@ struct Home(TempDir);
 
 impl Home {
     fn new() -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
+        let private = std::fs::Permissions::from_mode(0o700);
+        let home = Self(tempfile::Builder::new().permissions(private).tempdir().unwrap());
         home.write("nexus.toml", CONFIG);
         home
     }
