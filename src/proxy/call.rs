@@ -44,7 +44,7 @@ fn get() -> String {
 ///
 /// # Errors
 /// A [`Rejection`].
-pub async fn call(
+pub(super) async fn call(
     plane: &Arc<Plane>,
     snapshot: &Arc<Snapshot>,
     record: &mut Option<Record>,
@@ -116,6 +116,7 @@ pub async fn call(
         method,
         headers,
         body: AgentBody::Fixed(body),
+        prefix_taken: false,
         routed: Some(routed),
         choice: None,
         upgrade: None,
