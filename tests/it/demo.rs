@@ -13,6 +13,7 @@ fn demo(directory: &Path, flags: &[&str]) -> Output {
         .env("NEXUS_HOME", directory.join("home-of-the-user"))
         .env_remove("NEXUS_TENANT")
         .env_remove("NEXUS_NAMESPACE")
+        .env_remove("NEXUS_LOG")
         // Nobody is there: a request that went out would fail.
         .env("HTTPS_PROXY", "http://127.0.0.1:1")
         .output()
