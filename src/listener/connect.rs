@@ -160,6 +160,7 @@ async fn intercept(
         head: Front::head_limits(limits),
         head_time: limits.header_time,
         first_head_is_due: false,
+        idle: None,
         draining: front.plane.draining.clone(),
         ending: front.plane.ending.clone(),
     };

@@ -22,7 +22,11 @@ use pingora_core::services::listening::Service;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// How long a connection outside a tunnel may be idle between requests.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// A stream as pingora accepts it.
 pub(super) type Raw = Box<L4Stream>;
@@ -123,6 +127,7 @@ impl ServerApp for Front {
             head: Self::head_limits(&limits),
             head_time: limits.header_time,
             first_head_is_due: true,
+            idle: Some(IDLE),
             draining: self.plane.draining.clone(),
             ending: self.plane.ending.clone(),
         };

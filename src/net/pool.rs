@@ -11,7 +11,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -26,10 +26,12 @@ const IDLE: Duration = Duration::from_secs(50);
 const IDLE_PER_KEY: usize = 64;
 /// Streams on one h2 connection before another one is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
-/// Window of an h2 stream toward the upstream.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// Window of an h2 connection toward the upstream.
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How often an h2 connection is asked whether it lives: a dead one must not hold up everybody who shares it.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Window of an h2 stream from the upstream.
+const STREAM_WINDOW: u32 = 512 << 10;
+/// Window of an h2 connection from the upstream: answers that nobody reads must not use up what other streams need.
+const CONNECTION_WINDOW: u32 = (STREAMS_PER_CONNECTION as u32 + 8) * STREAM_WINDOW;
 
 /// Any error of a request body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -187,6 +189,10 @@ where
             let (send, driver) = http2::Builder::new(TokioExecutor::new())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
+                .timer(TokioTimer::new())
+                .keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE / 2)
+                .keep_alive_while_idle(true)
                 .handshake(TokioIo::new(stream))
                 .await
                 .map_err(failed)?;
@@ -355,6 +361,20 @@ where
             if !connection.ended && connection.send.is_ready() {
                 pool.checkin(key, connection);
             }
+        }
+    }
+
+    /// Goes on sending the request although the answer is not read: for answers that come before the request's end. The
+    /// connection is not used again.
+    pub fn detach(&mut self) {
+        if let Held::Http1(mut connection, ..) = std::mem::replace(&mut self.held, Held::Nothing)
+            && let (false, Some(mut driver)) = (connection.ended, connection.driver.take())
+        {
+            tokio::spawn(async move {
+                if let Err(error) = poll_fn(|cx| driver.poll_without_shutdown(cx)).await {
+                    tracing::debug!("an upstream connection ended: {error}");
+                }
+            });
         }
     }
 

@@ -21,6 +21,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The longest time that a call may take to come in.
+const CALL_TIME: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// The call, as JSON.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,7 +174,13 @@ fn token(headers: &HeaderMap) -> Result<crate::secret::TokenDigest, Rejection> {
 }
 
 async fn collect(body: Incoming, limit: usize, what: &'static str) -> Result<Bytes, Rejection> {
-    match Limited::new(body, limit).collect().await {
+    let collecting = Limited::new(body, limit).collect();
+    let Ok(collected) = tokio::time::timeout(CALL_TIME, collecting).await else {
+        return Err(
+            Rejection::new(Code::BadRequest, format!("{what} took too long to come"), "send it at once").and_close()
+        );
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Rejection::new(
             Code::TooLarge,

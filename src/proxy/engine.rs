@@ -35,6 +35,8 @@ pub struct Serving {
     pub head_time: Duration,
     /// Whether the first head is due within that time, or the connection may stay idle from the start.
     pub first_head_is_due: bool,
+    /// How long a connection may be idle between requests.
+    pub idle: Option<Duration>,
     /// Cancelled when the process begins to stop.
     pub draining: CancellationToken,
     /// Cancelled when the grace time is over.
@@ -58,7 +60,7 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(None)
+        .header_read_timeout(serving.idle)
         .max_headers(serving.head.fields + 8)
         .max_buf_size(serving.head.bytes.max(8192) + 64 * 1024)
         .serve_connection(TokioIo::new(stream), service)

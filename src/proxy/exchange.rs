@@ -52,10 +52,9 @@ pub async fn exchange(
     let tenant = intake.principal.scope.tenant.clone();
     let authorized = authorize(plane, snapshot, this, &mut intake).await?;
 
-    let websocket = hygiene::asks_for_websocket(&intake.method, &intake.headers);
     let restricts_methods = !intake.principal.grant.methods.is_empty();
     let Intake { target, path, method, mut headers, body, upgrade, .. } = intake;
-    let protocol = websocket.then(|| headers.get(http::header::UPGRADE).cloned()).flatten();
+    let protocol = upgrade.is_some().then(|| headers.get(http::header::UPGRADE).cloned()).flatten();
     let trailers = hygiene::asks_for_trailers(&headers);
     hygiene::clean_request(&mut headers);
     if restricts_methods {
@@ -385,17 +384,15 @@ impl Bodies {
                 bodies.length = length;
                 bodies.next = Some(match kept.filter(|_| refreshable) {
                     None => RequestBody::live(incoming, progress),
-                    Some(kept) => match Replay::keep(incoming, kept, &plane.replay_budget, limits.replay_budget) {
-                        Err(incoming) => RequestBody::live(incoming, progress),
-                        Ok(replay) => {
-                            let first = replay.attempt();
-                            bodies.replay = Some(replay);
-                            match first {
-                                Some(body) => RequestBody::replay(body, length, progress),
-                                None => RequestBody::nothing(progress),
-                            }
-                        }
-                    },
+                    Some(kept) => {
+                        let replay = Replay::keep(incoming, kept, &plane.replay_budget, limits.replay_budget);
+                        let first = replay.attempt();
+                        bodies.replay = Some(replay);
+                        first.map_or_else(
+                            || RequestBody::nothing(Arc::clone(&progress)),
+                            |body| RequestBody::replay(body, length, Arc::clone(&progress)),
+                        )
+                    }
                 });
             }
         }

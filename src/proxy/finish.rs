@@ -231,7 +231,13 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.done {
-            self.abort(if std::thread::panicking() { "internal_error" } else { "client_gone" });
+            self.abort(if std::thread::panicking() {
+                "internal_error"
+            } else if self.plane.ending.is_cancelled() {
+                "shutting_down"
+            } else {
+                "client_gone"
+            });
         }
     }
 }

@@ -19,13 +19,10 @@ const NEVER_UP: &[&str] = &[
     "http2-settings",
     "host",
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-forwarded-server",
-    "x-forwarded-client-cert",
     "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
     "x-original-url",
     "x-original-host",
     "x-rewrite-url",
@@ -49,8 +46,8 @@ const NEVER_DOWN: &[&str] = &[
 /// Headers that change the method for some servers; they would get around a restriction by method.
 const METHOD_OVERRIDES: &[&str] = &["x-http-method", "x-http-method-override", "x-method-override"];
 
-/// Headers of this proxy, in both directions.
-const CONTROL: &str = "x-nexus-";
+/// Beginnings of names that never travel in either direction: this proxy's own, and what proxies say of an agent.
+const PREFIXES: &[&str] = &["x-nexus-", "x-forwarded-"];
 
 /// Whether the request asks for a WebSocket (RFC 6455 section 4.1).
 #[must_use]
@@ -102,10 +99,13 @@ fn remove(headers: &mut HeaderMap, names: &[&'static str]) {
             entry.remove_entry_mult();
         }
     }
-    if headers.keys().any(|name| name.as_str().starts_with(CONTROL)) {
-        let control: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with(CONTROL)).cloned().collect();
-        for name in control {
+    let has_prefix = |name: &&HeaderName| {
+        let name = name.as_str();
+        PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| same_name(start, prefix)))
+    };
+    if headers.keys().any(|name| has_prefix(&name)) {
+        let named: Vec<HeaderName> = headers.keys().filter(has_prefix).cloned().collect();
+        for name in named {
             headers.remove(name);
         }
     }

@@ -31,6 +31,7 @@ use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::types::RequestId;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
 use std::sync::Arc;
 
@@ -40,6 +41,8 @@ pub async fn handle(plane: Arc<Plane>, entry: Arc<Entry>, request: Request<Incom
     let mut record = Some(Record::new(&plane, way.unwrap_or(Way::Forward), entry.client));
     let request_id = record.as_ref().map_or_else(RequestId::generate, |record| record.request_id().clone());
     let is_h2 = request.version() == http::Version::HTTP_2;
+    // Only such a request has bytes behind it that wait for what its answer says.
+    let decides = request.headers().contains_key(http::header::UPGRADE) && request.body().is_end_stream();
     let result = match framing::violation_of(request.headers()) {
         Some(violation) => Err(violation.into()),
         None => {
@@ -58,7 +61,7 @@ pub async fn handle(plane: Arc<Plane>, entry: Arc<Entry>, request: Request<Incom
     if is_h2 {
         response.headers_mut().remove(http::header::CONNECTION);
     }
-    if let Some(decision) = &entry.decision {
+    if let Some(decision) = entry.decision.as_ref().filter(|_| decides) {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             decision.switched();
         } else {

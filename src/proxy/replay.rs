@@ -18,24 +18,32 @@ use std::task::{Context, Poll};
 #[derive(Debug, Default)]
 pub struct ReplayBudget(AtomicUsize);
 
-impl ReplayBudget {
-    fn reserve(self: &Arc<Self>, bytes: usize, limit: usize) -> Option<Reserved> {
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|sum| *sum <= limit)
-        });
-        taken.ok().map(|_| Reserved { budget: Arc::clone(self), bytes })
-    }
-}
-
 #[derive(Debug)]
 struct Reserved {
     budget: Arc<ReplayBudget>,
+    limit: usize,
     bytes: usize,
+}
+
+impl Reserved {
+    /// Takes so many more bytes of the budget, if it has them.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let within = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        let grown = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok();
+        if grown {
+            self.bytes += bytes;
+        }
+        grown
+    }
+
+    fn give_back(&mut self) {
+        self.budget.0.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.give_back();
     }
 }
 
@@ -53,33 +61,32 @@ struct State {
     overflowed: bool,
     ended: bool,
     attempt: u32,
-    reserved: Option<Reserved>,
+    reserved: Reserved,
+}
+
+impl State {
+    /// The body cannot be sent again.
+    fn drop_kept(&mut self) {
+        self.overflowed = true;
+        self.kept = Vec::new();
+        self.reserved.give_back();
+    }
 }
 
 impl Replay {
-    /// Keeps a body of up to `limit` bytes within the budget; gives the body back when the budget is used up.
-    ///
-    /// # Errors
-    /// The body, which then cannot be replayed.
-    pub fn keep(
-        live: Incoming,
-        limit: usize,
-        budget: &Arc<ReplayBudget>,
-        budget_limit: usize,
-    ) -> Result<Arc<Self>, Incoming> {
-        match budget.reserve(limit, budget_limit) {
-            None => Err(live),
-            reserved => Ok(Arc::new(Self(Mutex::new(State {
-                live,
-                kept: Vec::new(),
-                kept_bytes: 0,
-                limit,
-                overflowed: false,
-                ended: false,
-                attempt: 0,
-                reserved,
-            })))),
-        }
+    /// Keeps a body of up to `limit` bytes, within the budget of all bodies.
+    #[must_use]
+    pub fn keep(live: Incoming, limit: usize, budget: &Arc<ReplayBudget>, budget_limit: usize) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            live,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            limit,
+            overflowed: false,
+            ended: false,
+            attempt: 0,
+            reserved: Reserved { budget: Arc::clone(budget), limit: budget_limit, bytes: 0 },
+        })))
     }
 
     /// Begins a further attempt, which sends from the start; `None` when more was sent than could be kept. Earlier
@@ -99,9 +106,7 @@ impl Replay {
     /// The answer is good: what was kept can go.
     pub fn forget(&self) {
         let mut state = self.0.lock();
-        state.overflowed = true;
-        state.kept = Vec::new();
-        state.reserved = None;
+        state.drop_kept();
     }
 }
 
@@ -136,14 +141,15 @@ impl ReplayBody {
                     progress.add(bytes.len());
                     if !state.overflowed {
                         state.kept_bytes += bytes.len();
-                        if state.kept_bytes > state.limit {
-                            state.overflowed = true;
-                            state.kept = Vec::new();
-                            state.reserved = None;
-                        } else {
+                        if state.kept_bytes <= state.limit && state.reserved.grow(bytes.len()) {
                             state.kept.push(bytes.clone());
                             self.next += 1;
+                        } else {
+                            state.drop_kept();
                         }
+                    }
+                    if state.live.is_end_stream() {
+                        progress.finish();
                     }
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }

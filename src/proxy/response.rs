@@ -36,8 +36,11 @@ pub fn pass_on(
     upgrade: Option<hyper::upgrade::OnUpgrade>,
     plane: &Arc<Plane>,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let (mut parts, body) = answer.into_parts();
+    let (mut parts, mut body) = answer.into_parts();
     record.answered(parts.status);
+    if !record.progress().is_done() && parts.status != StatusCode::SWITCHING_PROTOCOLS {
+        body.detach();
+    }
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return switch(record, parts.headers, body, scrubber, upgrade, plane);
     }

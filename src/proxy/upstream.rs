@@ -119,11 +119,18 @@ pub fn without_agent_copies(
 /// A path and query without the parameters of that name, in every encoding of it.
 fn without_parameter(text: &str, name: &str) -> String {
     let Some((path, query)) = text.split_once('?') else { return text.to_owned() };
+    // Some servers take `;` for `&`.
     let is_it = |pair: &&str| {
         let found = pair.split('=').next().unwrap_or_default().replace('+', " ");
         percent_encoding::percent_decode_str(&found).decode_utf8_lossy() == name
     };
-    let kept: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
+    let kept: Vec<String> = query
+        .split('&')
+        .map(|pairs| pairs.split(';').filter(|pair| !is_it(pair)).collect::<Vec<_>>().join(";"))
+        .zip(query.split('&'))
+        .filter(|(kept, pairs)| !kept.is_empty() || pairs.is_empty())
+        .map(|(kept, _)| kept)
+        .collect();
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
 }
 

@@ -8,6 +8,7 @@ fn serving() -> Serving {
         head: HeadLimits { bytes: 64 * 1024, fields: 128, target: 16 * 1024 },
         head_time: Duration::from_secs(10),
         first_head_is_due: true,
+        idle: None,
         draining: CancellationToken::new(),
         ending: CancellationToken::new(),
     }
@@ -82,5 +83,21 @@ async fn draining_ends_an_idle_connection_and_lets_an_answer_finish() {
     assert!(agent.read(&mut bytes).await.unwrap() > 0);
     serving.draining.cancel();
     assert_eq!(agent.read(&mut bytes).await.unwrap(), 0);
+    served.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_slow_answer_is_not() {
+    let (mut agent, stream) = tokio::io::duplex(64 * 1024);
+    let serving = Serving { idle: Some(Duration::from_millis(100)), ..serving() };
+    let slow = |_: Request<Incoming>, _: Arc<Entry>| async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        Response::new(ResponseBody::text("slow"))
+    };
+    let served = tokio::spawn(serve_http1(stream, entry(), serving, slow));
+    agent.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut back = String::new();
+    agent.read_to_string(&mut back).await.unwrap();
+    assert!(back.ends_with("slow"), "{back}");
     served.await.unwrap();
 }

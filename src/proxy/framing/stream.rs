@@ -3,6 +3,7 @@
 use super::head::{HeadLimits, Violation};
 use super::scanner::{Scanner, Verdict};
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -42,17 +43,29 @@ const STAYED: u8 = 2;
 
 /// Tells a connection's stream what the answer to a CONNECT or an upgrade was. Shared by the stream and its requests.
 #[derive(Debug, Clone, Default)]
-pub struct Decision(Arc<AtomicU8>);
+pub struct Decision(Arc<Answered>);
+
+#[derive(Debug, Default)]
+struct Answered {
+    what: AtomicU8,
+    /// Whoever reads and waits for the answer.
+    reader: AtomicWaker,
+}
 
 impl Decision {
     /// The answer switches protocols; what follows is not HTTP.
     pub fn switched(&self) {
-        self.0.store(SWITCHED, Ordering::Release);
+        self.tell(SWITCHED);
     }
 
     /// The answer was an ordinary one; what follows is the next request.
     pub fn stayed(&self) {
-        self.0.store(STAYED, Ordering::Release);
+        self.tell(STAYED);
+    }
+
+    fn tell(&self, what: u8) {
+        self.0.what.store(what, Ordering::Release);
+        self.0.reader.wake();
     }
 }
 
@@ -120,7 +133,7 @@ impl<S> GuardedStream<S> {
             Verdict::Incomplete => self.held.extend_from_slice(&data[step.passed..]),
             Verdict::Undecided => {
                 self.undecided = true;
-                self.decision.0.store(UNDECIDED, Ordering::Release);
+                self.decision.0.what.store(UNDECIDED, Ordering::Release);
                 self.held.extend_from_slice(&data[step.passed..]);
             }
             Verdict::Refused(violation) => {
@@ -133,6 +146,15 @@ impl<S> GuardedStream<S> {
             self.deadline = None;
         }
         step.passed
+    }
+
+    /// Judges `data` and gets ready what passes, and the stand-in for what does not.
+    fn pass(&mut self, data: &[u8]) {
+        let passed = self.judge(data);
+        let standing_in = std::mem::take(&mut self.ready);
+        let mut ready = BytesMut::from(&data[..passed]);
+        ready.extend_from_slice(&standing_in);
+        self.ready = ready.freeze();
     }
 
     fn late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -191,16 +213,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedStream<S> {
                 None => {}
             }
             if this.undecided {
-                match this.decision.0.load(Ordering::Acquire) {
+                this.decision.0.reader.register(cx.waker());
+                match this.decision.0.what.load(Ordering::Acquire) {
                     UNDECIDED => return this.poll_undecided(cx),
                     decided => {
                         this.undecided = false;
                         this.scanner.decide(decided == SWITCHED);
                         let held = this.held.split();
-                        let passed = this.judge(&held);
-                        if this.ready.is_empty() {
-                            this.ready = held.freeze().split_to(passed);
-                        }
+                        this.pass(&held);
                         continue;
                     }
                 }
@@ -239,11 +259,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedStream<S> {
                 }
                 let mut data = this.held.split();
                 data.extend_from_slice(buffer.filled());
-                let passed = this.judge(&data);
-                let standing_in = std::mem::take(&mut this.ready);
-                let mut ready = BytesMut::from(&data[..passed]);
-                ready.extend_from_slice(&standing_in);
-                this.ready = ready.freeze();
+                this.pass(&data);
             }
         }
     }
