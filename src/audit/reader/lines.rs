@@ -1,19 +1,21 @@
 //! Lines of a file, forwards and backwards, one in memory at a time.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Take};
 use std::os::unix::fs::FileExt;
 
 /// Lines from a place on, each with its newline; the last one may have none.
 pub(super) struct Lines {
-    file: BufReader<File>,
+    file: BufReader<Take<File>>,
     line: Vec<u8>,
 }
 
 impl Lines {
     pub(super) fn from(mut file: File, offset: u64) -> io::Result<Self> {
+        // What is written meanwhile is for the next time; what is no file has no length, and may have no end.
+        let length = file.metadata()?.len().saturating_sub(offset);
         file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { file: BufReader::with_capacity(1 << 16, file), line: Vec::new() })
+        Ok(Self { file: BufReader::with_capacity(1 << 16, file.take(length)), line: Vec::new() })
     }
 
     pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {

@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -112,11 +112,13 @@ fn scan(
 ) -> io::Result<()> {
     let mut file = File::open(path)?;
     // A file that is shorter than the record says is not the one that was recorded.
-    if file.metadata()?.len() < offset {
+    let length = file.metadata()?.len();
+    if length < offset {
         offset = 0;
     }
     file.seek(SeekFrom::Start(offset))?;
-    let mut lines = BufReader::with_capacity(1 << 16, file);
+    // What is no file has no length, and may have no end.
+    let mut lines = BufReader::with_capacity(1 << 16, file.take(length - offset));
     let mut line = Vec::new();
     loop {
         line.clear();

@@ -2,16 +2,14 @@
 
 use super::super::layout;
 use super::AuditError;
+use super::writer::Limits;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-/// How often a segment is looked up again, in case something moved it away.
-const LOOK: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// A byte of the node's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
@@ -68,8 +66,7 @@ pub(super) struct Appended {
 #[derive(Debug)]
 pub(super) struct Segments {
     directory: PathBuf,
-    /// A segment of this size is full.
-    limit: u64,
+    limits: Limits,
     number: u32,
     current: Option<Arc<Segment>>,
     size: u64,
@@ -80,12 +77,12 @@ pub(super) struct Segments {
 
 impl Segments {
     /// Goes on at the newest segment there is, and not before `at_least`.
-    pub(super) fn at_end(directory: &Path, limit: u64, at_least: u32) -> Result<Self, AuditError> {
+    pub(super) fn at_end(directory: &Path, limits: Limits, at_least: u32) -> Result<Self, AuditError> {
         let newest =
             layout::segments(directory).map_err(AuditError::at(directory))?.pop().map_or(1, |(number, _)| number);
         Ok(Self {
             directory: directory.to_owned(),
-            limit,
+            limits,
             number: newest.max(at_least).max(1),
             current: None,
             size: 0,
@@ -125,8 +122,8 @@ impl Segments {
     pub(super) fn append(&mut self, line: &[u8]) -> Result<Appended, AuditError> {
         self.look();
         let mut segment = self.open()?;
-        let rotated =
-            segment.failed.load(Ordering::Relaxed) || (self.size > 0 && self.size + line.len() as u64 - 1 > self.limit);
+        let rotated = segment.failed.load(Ordering::Relaxed)
+            || (self.size > 0 && self.size + line.len() as u64 - 1 > self.limits.segment_bytes);
         if rotated {
             self.next();
             segment = self.open()?;
@@ -156,7 +153,7 @@ impl Segments {
     /// A segment that was renamed or removed is not written any more; one that was cut is shorter than thought.
     fn look(&mut self) {
         let Some(current) = &self.current else { return };
-        if self.looked.elapsed() < LOOK {
+        if self.looked.elapsed() < self.limits.look {
             return;
         }
         self.looked = Instant::now();

@@ -8,6 +8,7 @@ use super::{AuditError, AuditSettings, Durability};
 use crate::types::RequestId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How much a spool writes and keeps.
 #[derive(Debug, Clone, Copy)]
@@ -16,11 +17,13 @@ pub(super) struct Limits {
     pub(super) segment_bytes: u64,
     /// How many terminal lines wait in memory while the spool cannot be written.
     pub(super) queued_lines: usize,
+    /// How often a segment is looked up again, in case something moved it away.
+    pub(super) look: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, queued_lines: 10_000 }
+        Self { segment_bytes: 64 << 20, queued_lines: 10_000, look: Duration::from_secs(1) }
     }
 }
 
@@ -46,7 +49,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(node: Node, settings: AuditSettings, limits: Limits) -> Result<Self, AuditError> {
         // Segments may have been removed: their numbers are not used again.
-        let segments = Segments::at_end(&node.directory, limits.segment_bytes, node.open_since().segment)?;
+        let segments = Segments::at_end(&node.directory, limits, node.open_since().segment)?;
         Ok(Self { settings, unreported: 0, node, limits, segments, open: HashMap::new(), queue: VecDeque::new() })
     }
 
