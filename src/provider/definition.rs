@@ -2,6 +2,7 @@
 
 use crate::strategy::Placement;
 use crate::types::{BasePath, ProviderId};
+use regex::Regex;
 
 /// What kind of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,6 +40,22 @@ pub struct Field {
     pub secret: bool,
     /// Where to get it.
     pub help: Option<String>,
+    /// A regular expression that the whole value has to match.
+    pub pattern: Option<String>,
+}
+
+impl Field {
+    /// Whether a value has the form that the file asks for.
+    #[must_use]
+    pub fn accepts(&self, value: &str) -> bool {
+        let matches = |pattern: &str| anchored(pattern).is_ok_and(|regex| regex.is_match(value));
+        !value.is_empty() && self.pattern.as_deref().is_none_or(matches)
+    }
+}
+
+/// A pattern that has to match the whole value.
+pub(super) fn anchored(pattern: &str) -> Result<Regex, regex::Error> {
+    Regex::new(&format!(r"\A(?:{pattern})\z"))
 }
 
 /// OAuth endpoints.
@@ -52,6 +69,8 @@ pub struct OAuth {
     pub client_auth: TokenClientAuth,
     /// Default scopes, space separated.
     pub scopes: String,
+    /// What stands between scopes at this provider's endpoints.
+    pub scope_separator: String,
 }
 
 /// One way to authenticate.
@@ -61,7 +80,10 @@ pub struct Auth {
     pub id: String,
     /// Its kind.
     pub kind: AuthKind,
-    /// What is asked for.
+    /// For people, such as `personal access token`.
+    pub label: String,
+    /// What is asked for. For [`AuthKind::Oauth2`] `client_id`, `client_secret` (unless the client is public) and
+    /// `refresh_token` are among them.
     pub fields: Vec<Field>,
     /// Where it goes.
     pub inject: Vec<Placement>,
@@ -124,6 +146,8 @@ pub struct Definition {
     pub env: Vec<String>,
     /// The environment variable in which SDKs look for the base URL.
     pub base_url_env: Option<String>,
+    /// What SDKs expect behind the base URL's host in that variable, such as `/v1`; empty for nothing.
+    pub base_url_path: String,
     /// A placeholder in the shape that SDKs check.
     pub placeholder: Option<String>,
     /// SHA-256 of the file's bytes, hexadecimal: connections keep it to show that they are outdated.

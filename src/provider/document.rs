@@ -4,9 +4,10 @@
 //! never asked for is unknown: reading is also the list of what is allowed.
 
 use super::FileProblem;
-use std::ops::Range;
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Error};
+use toml::de::{DeTable, DeValue};
 
 /// The problems of one file, with what is needed to place them.
 pub(super) struct Problems<'a> {
@@ -53,9 +54,13 @@ pub(super) struct Located<T> {
 /// Parses a document; syntax errors are noted, and then there is no table.
 pub(super) fn parse_document<'a>(text: &'a str, problems: &mut Problems<'_>) -> Option<Spanned<DeTable<'a>>> {
     let (table, errors) = DeTable::parse_recoverable(text);
+    let mut lines = HashSet::new();
     for error in &errors {
-        let offset = error.span().map_or(0, |span: Range<usize>| span.start);
-        problems.add(&Place { offset, key: String::new() }, Error::message(error));
+        let offset = error.span().map_or(0, |span| span.start);
+        // What follows the first error of a line mostly follows from it.
+        if lines.insert(text[..offset].matches('\n').count()) {
+            problems.add(&Place { offset, key: String::new() }, error.message());
+        }
     }
     errors.is_empty().then_some(table)
 }
@@ -107,7 +112,7 @@ impl<'t, 'd> Table<'t, 'd> {
         &mut self,
         problems: &mut Problems<'_>,
         key: &'static str,
-        range: Range<u16>,
+        range: RangeInclusive<u16>,
     ) -> Option<Located<u16>> {
         let (value, place) = self.ask(key)?;
         let number = as_number(value, &place, range, problems)?;
@@ -118,15 +123,10 @@ impl<'t, 'd> Table<'t, 'd> {
         &mut self,
         problems: &mut Problems<'_>,
         key: &'static str,
-        range: Range<u16>,
+        range: RangeInclusive<u16>,
     ) -> Option<Vec<u16>> {
         let items = self.items(problems, key, "an array of numbers")?;
-        Some(
-            items
-                .into_iter()
-                .filter_map(|(value, place)| as_number(value, &place, range.clone(), problems))
-                .collect(),
-        )
+        Some(items.into_iter().filter_map(|(value, place)| as_number(value, &place, range.clone(), problems)).collect())
     }
 
     pub(super) fn table(&mut self, problems: &mut Problems<'_>, key: &'static str) -> Option<Table<'t, 'd>> {
@@ -200,7 +200,7 @@ impl<'t, 'd> Table<'t, 'd> {
     }
 }
 
-/// ` (did you mean X?)` or a list of what there is.
+/// What to append to a complaint about `given`: the name that was probably meant, or all that there are.
 pub(super) fn did_you_mean(given: &str, known: &[&str]) -> String {
     let closest = known
         .iter()
@@ -209,6 +209,7 @@ pub(super) fn did_you_mean(given: &str, known: &[&str]) -> String {
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match closest {
         Some((_, name)) => format!("; did you mean {name}?"),
+        None if known.is_empty() => String::new(),
         None => format!("; known are {}", known.join(", ")),
     }
 }
@@ -225,11 +226,16 @@ fn as_text(value: &DeValue<'_>, place: &Place, problems: &mut Problems<'_>) -> O
     Some(text.to_owned())
 }
 
-fn as_number(value: &DeValue<'_>, place: &Place, range: Range<u16>, problems: &mut Problems<'_>) -> Option<u16> {
+fn as_number(
+    value: &DeValue<'_>,
+    place: &Place,
+    range: RangeInclusive<u16>,
+    problems: &mut Problems<'_>,
+) -> Option<u16> {
     let number = value.as_integer().and_then(|integer| u16::from_str_radix(integer.as_str(), integer.radix()).ok());
     let number = number.filter(|number| range.contains(number));
     if number.is_none() {
-        problems.add(place, wrong_type(&format!("a number from {} to {}", range.start, range.end - 1), value));
+        problems.add(place, wrong_type(&format!("a number from {} to {}", range.start(), range.end()), value));
     }
     number
 }

@@ -4,10 +4,11 @@ use super::placement::is_header_byte;
 use super::template::{NOT_UNRESERVED, Part, Template, field_value, filtered, percent_encoded};
 use super::{Edit, Injection, Placement, PlacementError};
 use crate::secret::{Secret, SecretFields};
+use crate::types::CanonicalPath;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue, header};
-use percent_encoding::{AsciiSet, percent_decode_str};
+use percent_encoding::AsciiSet;
 use std::collections::HashSet;
 use zeroize::Zeroizing;
 
@@ -77,11 +78,11 @@ impl Strategy {
     /// The query parameters that it sets, decoded: the agent's copies go first.
     #[must_use]
     pub fn query_names(&self) -> Vec<&str> {
-        let name = |placement| match placement {
-            &Placement::Query { ref name, .. } => Some(name.as_str()),
+        let names = self.0.iter().filter_map(|placement| match placement {
+            Placement::Query { name, .. } => Some(name.as_str()),
             _ => None,
-        };
-        self.0.iter().filter_map(name).collect()
+        });
+        names.collect()
     }
 
     /// Splits an agent's path (what follows the base path) that already has the prefix of this strategy, as SDKs write
@@ -217,21 +218,12 @@ fn edit(placement: &Placement, fields: &SecretFields) -> Result<Edit, StrategyEr
             let text = prefix.render_with(fields, encode).map_err(StrategyError::FieldMissing)?;
             // No server takes an encoded backslash or control for data without doubt, and request paths have neither.
             all_fit(&|value| !value.is_empty() && !value.contains(|c: char| c.is_control() || c == '\\'))?;
-            // The prefix is looked at and handed on as a secret.
+            // The prefix is judged as a request's path will be, and handed on as a secret.
             let text = text.expose();
-            if text.split('/').any(is_dot_segment) {
-                return Err(refused());
-            }
+            CanonicalPath::parse(text.as_bytes()).map_err(|_| refused())?;
             Ok(Edit::PathPrefix { prefix: Secret::new(text.strip_suffix('/').unwrap_or(text).to_owned()) })
         }
     }
-}
-
-/// `.` or `..`, also encoded, also with a parameter behind.
-fn is_dot_segment(segment: &str) -> bool {
-    let decoded: Zeroizing<Vec<u8>> = Zeroizing::new(percent_decode_str(segment).collect());
-    let name = decoded.split(|byte| *byte == b';').next().unwrap_or_default();
-    matches!(name, b"." | b"..")
 }
 
 /// Base64 of `user:password` (RFC 7617).

@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::*;
+use super::{Edit, Injection, Placement, PlacementError, Strategy, StrategyError, TemplateError};
 use crate::secret::{Secret, SecretFields};
-use proptest::prelude::*;
+use proptest::prelude::{Just, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::strategy::Strategy as Generator;
 
 fn fields(pairs: &[(&str, &str)]) -> SecretFields {
     let mut fields = SecretFields::default();
@@ -275,7 +276,7 @@ const PLACEMENTS: [&str; 7] = [
 ];
 
 /// Any text, with what breaks messages and paths more often than by chance.
-fn any_value() -> impl Strategy_<Value = String> {
+fn any_value() -> impl Generator<Value = String> {
     prop_oneof![
         ".{0,12}",
         "[\r\n\0\t :/?#%.;\\\\a]{0,8}",
@@ -284,8 +285,6 @@ fn any_value() -> impl Strategy_<Value = String> {
         "[ -~]{8,24}",
     ]
 }
-
-use proptest::strategy::Strategy as Strategy_;
 
 proptest! {
     #[test]
