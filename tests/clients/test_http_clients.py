@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from urllib.parse import unquote
 
 import pytest
 from nexustest.hosts import API, S3
@@ -9,11 +10,16 @@ from nexustest.hosts import API, S3
 
 @pytest.fixture
 def echo_url(upstream, request):
-    return f"https://{API}:{upstream.port}/echo?case={request.node.name}"
+    return f"https://{API}:{upstream.port}/echo?case={case(request)}"
+
+
+def case(request) -> str:
+    """The test's name, as it can stand in a URL."""
+    return request.node.name.translate(str.maketrans("[]", "()"))
 
 
 def arrived(upstream, request, secret):
-    [seen] = [seen for seen in upstream.requests if f"case={request.node.name}" in seen.query]
+    [seen] = [seen for seen in upstream.requests if unquote(seen.query) == f"case={case(request)}"]
     assert seen.one("authorization") == f"Bearer {secret}"
     for name, _ in seen.headers:
         assert not name.startswith("proxy-") and not name.startswith("x-nexus-"), name
@@ -25,9 +31,8 @@ def echoed(ran) -> dict:
 
 
 @pytest.mark.parametrize("flag", ["--http1.1", "--http2"])
-def test_curl(client, upstream, secrets_of, flag, request):
-    url = f"https://{API}:{upstream.port}/echo?case={request.node.name}"
-    ran = client("api", "curl", "-sS", flag, "-w", "\n%{http_version}", url)
+def test_curl(client, upstream, secrets_of, flag, echo_url, request):
+    ran = client("api", "curl", "-sS", flag, "-w", "\n%{http_version}", echo_url)
     body, version = ran.text.rsplit("\n", 1)
     assert version == ("2" if flag == "--http2" else "1.1")
     assert arrived(upstream, request, secrets_of["api"])
@@ -153,7 +158,7 @@ def test_nexus_env(nexus, upstream, secrets_of, echo_url, request):
     assert secrets_of["api"] not in done.stdout + str(variables)
     shell = nexus.nexus("env", "--use", "api").stdout
     done = subprocess.run(
-        ["bash", "-c", f'{shell}\nexec curl -sS -o /dev/null -w "%{{http_code}}" {echo_url}-bash'],
+        ["bash", "-c", f'{shell}\nexec curl -sS -o /dev/null -w "%{{http_code}}" {echo_url.replace("?case=", "?bash=")}'],
         env={"PATH": nexus.environment["PATH"], "HOME": str(nexus.user)},
         capture_output=True, text=True, timeout=30,
     )

@@ -168,4 +168,5 @@ def install(bare, provider):
     bare.register("refresh_token", {name: given[name] for name in ("refresh_token", "access_token", "expires_in")})
     bare.given = given
     bare.token = bare.home.token("api")[1]
+    provider.control("reset")
     return bare

@@ -112,7 +112,7 @@ async function api(req, res) {
 }
 
 server.on('request', (req, res) => {
-  const handled = req.url.startsWith('/api/') ? api(req, res)
+  const handled = req.url === '/api' || req.url.startsWith('/api/') ? api(req, res)
     : req.url.startsWith('/interaction/') ? interact(req, res)
       : callback(req, res);
   Promise.resolve(handled).catch((error) => { console.error(error); res.destroy(); });

@@ -58,14 +58,12 @@ class State:
 class Upstream:
     def __init__(self, authority, *names: str, git_root: Path | None = None):
         self.state = State(git_root=git_root)
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(("127.0.0.1", 0))
-        self.socket.listen(4096)
-        self.port = self.socket.getsockname()[1]
+        listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.port = listener.getsockname()[1]
         certificate, key = authority.issue(*names)
         config = Config()
-        config.bind = [f"fd://{self.socket.fileno()}"]
+        # The server closes what it is given.
+        config.bind = [f"fd://{listener.detach()}"]
         config.certfile, config.keyfile = str(certificate), str(key)
         config.alpn_protocols = ["h2", "http/1.1"]
         config.keep_alive_timeout = 600
@@ -85,7 +83,6 @@ class Upstream:
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)
-        self.socket.close()
 
     @property
     def requests(self) -> list[Seen]:
