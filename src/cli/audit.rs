@@ -73,12 +73,14 @@ impl AuditCommand {
             Self::Tail { count, follow } => {
                 let events = reader.tail(count).map_err(CliError::io(&directory))?;
                 print_events(context.format, &events, tenant.as_deref())?;
-                while follow {
+                if !follow {
+                    return Ok(());
+                }
+                loop {
                     tokio::time::sleep(FOLLOW_EVERY).await;
                     let events = reader.follow().map_err(CliError::io(&directory))?;
                     print_events(context.format, &events, tenant.as_deref())?;
                 }
-                Ok(())
             }
         }
     }

@@ -153,8 +153,8 @@ fn tester(connection: &Connection) -> Principal {
     }
 }
 
-/// Where the test request goes: a full URL as it is, a path from the host root of the first destination. Without a
-/// test of its own: the base URL.
+/// Where the test request goes: a full URL as it is, a path under the first destination. Without a test of its own: the
+/// base URL.
 fn test_url(connection: &Connection, request: &TestRequest) -> Result<Url, CliError> {
     let broken =
         |error: String| CliError::Failed(format!("the test request of {} is broken: {error}", connection.name));
@@ -165,7 +165,7 @@ fn test_url(connection: &Connection, request: &TestRequest) -> Result<Url, CliEr
         CliError::Usage(format!("{} covers a pattern of hosts and has no test request", connection.name))
     })?;
     let path = match &connection.frozen.test {
-        Some(_) => CanonicalPath::parse(request.url.as_bytes()),
+        Some(_) => CanonicalPath::parse(request.url.as_bytes()).map(|path| base.join(&path)),
         None => CanonicalPath::parse(if base.is_root() { "/" } else { base.as_str() }.as_bytes()),
     };
     Ok(Url { target, path: path.map_err(|error| broken(error.to_string()))? })

@@ -109,7 +109,7 @@ impl Context {
     pub(super) async fn init(&self, config: &Config) -> Result<Vec<String>, CliError> {
         let made = app::init(&self.home, config).await?;
         for line in &made {
-            output::say(line);
+            output::say(&format!("made {line}"));
         }
         Ok(made)
     }

@@ -294,7 +294,7 @@ fn check_shell(findings: &mut Findings, context: &Context, ours: &[String]) {
         );
         return;
     }
-    let bundle = context.home.path.join("ca/bundle.pem");
+    let bundle = environment::bundle_path(&context.home);
     match environment::existing("SSL_CERT_FILE") {
         Some(file) if Path::new(&file) == bundle => findings.ok("shell", "proxy and CA variables are set"),
         _ => findings.warn("shell", "the proxy is set, but SSL_CERT_FILE is not its bundle", "eval \"$(nexus env)\""),

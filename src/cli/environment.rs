@@ -90,8 +90,7 @@ impl Files {
         let ca = std::fs::read_to_string(&ca_path).map_err(CliError::io(&ca_path))?;
         let directory = ca_path.parent().unwrap_or(&home.path).to_path_buf();
 
-        let bundle = directory.join("bundle.pem");
-        write_file(&bundle, &system_bundle(&ca), 0o644)?;
+        let bundle = write_bundle(home)?;
 
         let extra = match existing("NODE_EXTRA_CA_CERTS").map(PathBuf::from) {
             Some(theirs) if theirs != ca_path && theirs != directory.join("extra.pem") => {
@@ -122,6 +121,20 @@ impl Files {
         let truststore = truststore::make(&ca_path, &directory);
         Ok(Self { bundle, extra, wgetrc, php, truststore })
     }
+}
+
+/// Writes the bundle of system roots and interception CA, and gives its path.
+pub(super) fn write_bundle(home: &Home) -> Result<PathBuf, CliError> {
+    let ca_path = home.ca_certificate();
+    let ca = std::fs::read_to_string(&ca_path).map_err(CliError::io(&ca_path))?;
+    let bundle = bundle_path(home);
+    write_file(&bundle, &system_bundle(&ca), 0o644)?;
+    Ok(bundle)
+}
+
+/// Where the bundle is.
+pub(super) fn bundle_path(home: &Home) -> PathBuf {
+    home.ca_certificate().with_file_name("bundle.pem")
 }
 
 /// The roots that this machine trusts and the interception CA, as PEM.

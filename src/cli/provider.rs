@@ -1,7 +1,7 @@
 //! `nexus provider`: the catalogue.
 
 use super::{CliError, Context, Format, config, output};
-use crate::provider::{AuthKind, Catalog, CatalogSource, Definition, parse_file};
+use crate::provider::{AuthKind, CatalogSource, Definition, parse_file};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -90,11 +90,6 @@ pub(super) fn unknown(provider: &str) -> CliError {
     ))
 }
 
-/// The provider of that name in the catalogue.
-pub(super) fn find<'a>(catalog: &'a Catalog, provider: &str) -> Result<&'a std::sync::Arc<Definition>, CliError> {
-    catalog.find(provider).ok_or_else(|| unknown(provider))
-}
-
 fn kind(kind: AuthKind) -> &'static str {
     match kind {
         AuthKind::ApiKey => "api_key",
@@ -149,6 +144,54 @@ fn show(definition: &Definition, source: Option<CatalogSource>) -> Value {
     shown
 }
 
-fn template(_id: &str) -> String {
-    todo!("needs the file format")
+/// A file to start from; it passes `provider check` as it is.
+fn template(id: &str) -> String {
+    TEMPLATE.replace("acme", id)
+}
+
+const TEMPLATE: &str = r#"# A provider of your own: change what differs, then
+#   nexus provider check acme.toml      (the file's name is the provider's id)
+#   mv acme.toml $NEXUS_HOME/providers/ (applies at once)
+#   nexus register acme
+
+name = "acme"
+category = "other"
+docs = "https://acme.example/docs"
+verified = "not yet"
+
+# Where the credential may go; the first is the base URL of /c/NAME/. A path narrows it to what lies under it.
+[[routes]]
+host = "api.acme.example"
+path = "/v1"
+
+# How to authenticate; several may follow, the first is the usual one. Kinds: api_key, basic, oauth2.
+# Placements: "header NAME: TEMPLATE", "query NAME={f}", "basic {user}:{password}", "path /prefix{f}/".
+[[auth]]
+id = "token"
+kind = "api_key"
+label = "API token"
+inject = ["header Authorization: Bearer {token}"]
+
+[[auth.fields]]
+name = "token"
+label = "API token"
+help = "where to find it"
+
+# A harmless request under the first route, for nexus connection test.
+[test]
+url = "/me"
+"#;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_template_is_a_valid_file() {
+        for id in ["acme", "my-api"] {
+            let definition = parse_file(&format!("{id}.toml"), &template(id)).unwrap();
+            assert_eq!(definition.id.as_str(), id);
+        }
+    }
 }

@@ -62,8 +62,8 @@ pub struct Register {
     /// Get access tokens by this OAuth grant
     #[arg(long, value_enum, value_name = "GRANT", help_heading = "Custom connections", requires = "token_url")]
     pub(super) oauth: Option<OAuthKind>,
-    /// The OAuth token endpoint
-    #[arg(long, value_name = "URL", value_parser = parse_url, help_heading = "Custom connections", requires = "oauth")]
+    /// The OAuth token endpoint; for a catalogue provider: in place of its usual one
+    #[arg(long, value_name = "URL", value_parser = parse_url, help_heading = "Custom connections")]
     pub(super) token_url: Option<Url>,
     /// How the client proves itself at the token endpoint [default: post]
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Custom connections", requires = "oauth")]
@@ -75,7 +75,7 @@ pub struct Register {
 
 /// The OAuth grants that need no browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum OAuthKind {
+pub(super) enum OAuthKind {
     /// RFC 6749 section 6.
     #[value(name = "refresh_token")]
     RefreshToken,
@@ -86,7 +86,7 @@ pub enum OAuthKind {
 
 /// Client authentication at the token endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum TokenAuth {
+pub(super) enum TokenAuth {
     /// HTTP Basic.
     Basic,
     /// In the form body.
@@ -121,23 +121,18 @@ pub(super) struct Credential {
 impl Register {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let replace = self.replace;
-        let name = self.name.clone().or_else(|| ConnectionName::parse(&self.provider).ok());
-        let install = context.open_or_init().await?;
-        // A taken name is told before a person is asked for secrets.
-        let existing = match &name {
-            Some(name) => find(context, &install, name).await?,
-            None => None,
-        };
-        if let (Some(existing), false) = (&existing, replace) {
-            return Err(CliError::Conflict(format!(
-                "connection {} exists already; give another --name, or --replace it, or change its secret: nexus connection set {}",
-                existing.name, existing.name
-            )));
+        // Flags first: a mistake in them makes no install and asks for no secret.
+        let custom = if self.provider == "custom" { Some(register_custom::check(&self)?) } else { None };
+        if custom.is_none() {
+            register_provider::check(&self, &context.catalog()?)?;
         }
-        let new = if self.provider == "custom" {
-            register_custom::prepare(self, context.clock.now())?
-        } else {
-            register_provider::prepare(self, context, &install).await?
+        let install = context.open_or_init().await?;
+        let new = match custom {
+            Some(custom) => {
+                check_name(context, &install, &custom.name, replace).await?;
+                register_custom::prepare(custom, &self.secret, context.clock.now())?
+            }
+            None => register_provider::prepare(self, context, &install).await?,
         };
         check_injection(&new)?;
         secret_input::warn_about(&new.credential.access);
@@ -148,6 +143,21 @@ impl Register {
         context.notify().await;
         report(context, &record)
     }
+}
+
+/// Refuses a name that is taken, before a person is asked for secrets.
+pub(super) async fn check_name(
+    context: &Context,
+    install: &Install,
+    name: &ConnectionName,
+    replace: bool,
+) -> Result<(), CliError> {
+    if !replace && find(context, install, name).await?.is_some() {
+        return Err(CliError::Conflict(format!(
+            "connection {name} exists already; give another --name, or --replace it, or change its secret: nexus connection set {name}"
+        )));
+    }
+    Ok(())
 }
 
 /// How often a replacement is tried when a refresh of the old one was faster.

@@ -7,7 +7,7 @@ use crate::connection::{Frozen, Grant, OAuthGrant};
 use crate::provider::TokenClientAuth;
 use crate::secret::{Secret, SecretFields};
 use crate::strategy::{Placement, Strategy};
-use crate::types::{ProviderId, UnixSeconds};
+use crate::types::{ConnectionName, ProviderId, UnixSeconds, Url};
 
 /// The fields that an OAuth connection is made from.
 const OAUTH_FIELDS: [&str; 5] = ["client_id", "client_secret", "refresh_token", "access_token", "expires_in"];
@@ -22,14 +22,27 @@ say with --inject where the credential goes, for example:
   --inject 'query api_key={token}'
   --inject 'basic {user}:{password}'";
 
-/// Reads flags and secrets into a connection.
-pub(super) fn prepare(register: Register, now: UnixSeconds) -> Result<NewConnection, CliError> {
-    let Some(name) = register.name else {
-        return Err(CliError::Usage("a custom connection needs a --name".to_owned()));
-    };
-    let Some(base_url) = register.base_url else {
-        return Err(CliError::Usage("a custom connection needs a --base-url".to_owned()));
-    };
+/// A custom connection as the flags say, still without its secrets.
+pub(super) struct Custom {
+    /// Its name.
+    pub(super) name: ConnectionName,
+    base_url: Url,
+    strategy: Strategy,
+    oauth: Option<CustomOAuth>,
+}
+
+struct CustomOAuth {
+    grant: Grant,
+    token_url: Url,
+    token_auth: Option<TokenAuth>,
+    scope: Option<String>,
+}
+
+/// Reads the flags.
+pub(super) fn check(register: &Register) -> Result<Custom, CliError> {
+    let usage = |text: &str| CliError::Usage(text.to_owned());
+    let name = register.name.clone().ok_or_else(|| usage("a custom connection needs a --name"))?;
+    let base_url = register.base_url.clone().ok_or_else(|| usage("a custom connection needs a --base-url"))?;
     for (flag, given) in
         [("--set", !register.set.is_empty()), ("--auth", register.auth.is_some()), ("--app", register.app.is_some())]
     {
@@ -38,30 +51,47 @@ pub(super) fn prepare(register: Register, now: UnixSeconds) -> Result<NewConnect
         }
     }
     check_scheme(&base_url, register.allow_http, "--base-url")?;
-
-    let mut placements = register.inject;
-    if placements.is_empty() {
-        if register.oauth.is_none() {
-            return Err(CliError::Usage(INJECT_NEEDED.to_owned()));
-        }
-        placements.push(bearer());
-    }
-    let strategy = Strategy::new(placements).map_err(|error| CliError::Usage(error.to_string()))?;
-
-    let (oauth, credential) = match (register.oauth, register.token_url) {
+    let oauth = match (register.oauth, &register.token_url) {
+        (None, None) => None,
         (Some(kind), Some(token_url)) => {
-            check_scheme(&token_url, register.allow_http, "--token-url")?;
-            let fields = oauth_fields(&register.secret)?;
+            check_scheme(token_url, register.allow_http, "--token-url")?;
             let grant = match kind {
                 OAuthKind::RefreshToken => Grant::RefreshToken,
                 OAuthKind::ClientCredentials => Grant::ClientCredentials,
             };
-            let has_secret = fields.get("client_secret").is_some();
-            let client_auth = client_auth(register.token_auth, has_secret)?;
-            let credential = oauth_credential(grant, &fields, now)?;
-            (Some(OAuthGrant { grant, token_url, client_auth, scope: register.scope }), credential)
+            let (token_auth, scope) = (register.token_auth, register.scope.clone());
+            Some(CustomOAuth { grant, token_url: token_url.clone(), token_auth, scope })
         }
-        _ => (None, Credential { access: static_fields(&strategy, &register.secret)?, ..Credential::default() }),
+        _ => return Err(usage("--token-url and --oauth refresh_token or client_credentials go together")),
+    };
+    let mut placements = register.inject.clone();
+    if placements.is_empty() {
+        if oauth.is_none() {
+            return Err(usage(INJECT_NEEDED));
+        }
+        placements.push(bearer());
+    }
+    let strategy = Strategy::new(placements).map_err(|error| CliError::Usage(error.to_string()))?;
+    let has_token = |name: &String| matches!(name.as_str(), "access_token" | "token");
+    if let (Some(_), Some(other)) = (&oauth, strategy.fields().iter().find(|name| !has_token(name))) {
+        return Err(CliError::Usage(format!(
+            "an OAuth connection injects {{access_token}} only; the placements name {{{other}}} too"
+        )));
+    }
+    Ok(Custom { name, base_url, strategy, oauth })
+}
+
+/// Adds the secrets.
+pub(super) fn prepare(custom: Custom, input: &SecretInput, now: UnixSeconds) -> Result<NewConnection, CliError> {
+    let Custom { name, base_url, strategy, oauth } = custom;
+    let (oauth, credential) = match oauth {
+        Some(CustomOAuth { grant, token_url, token_auth, scope }) => {
+            let fields = oauth_fields(input)?;
+            let client_auth = client_auth(token_auth, fields.get("client_secret").is_some())?;
+            let credential = oauth_credential(grant, &fields, now)?;
+            (Some(OAuthGrant { grant, token_url, client_auth, scope }), credential)
+        }
+        None => (None, Credential { access: static_fields(&strategy, input)?, ..Credential::default() }),
     };
     let frozen = Frozen::custom(&base_url, strategy, oauth)
         .map_err(|error| CliError::Usage(format!("--base-url {base_url}: {error}")))?;

@@ -171,7 +171,10 @@ async fn say_how_to_use(context: &Context, install: &Install, value: &AgentToken
     // Part of what is shown once: the line is to be copied.
     let url = environment::proxy_url(&server.address, value.value());
     output::say(&format!("\nthe value is not shown again; the agent is set up with\n  HTTPS_PROXY={}", url.expose()));
-    output::say(&format!("  SSL_CERT_FILE={}", context.home.path.join("ca/bundle.pem").display()));
+    match environment::write_bundle(&context.home) {
+        Ok(bundle) => output::say(&format!("  SSL_CERT_FILE={}", bundle.display())),
+        Err(error) => output::warn(&super::describe(&error)),
+    }
     output::say("all variables: nexus env --token-stdin");
 }
 

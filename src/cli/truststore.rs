@@ -15,6 +15,8 @@ pub(super) fn make(ca: &Path, directory: &Path) -> Option<PathBuf> {
         return Some(store);
     }
     let keytool = find_keytool()?;
+    // Java takes seconds over it, so a waiting person is told.
+    output::say("nexus: making a trust store for Java, this once");
     let temporary = directory.join(format!("truststore.{}", std::process::id()));
     let made = fill(&keytool, ca, &temporary).and_then(|()| std::fs::rename(&temporary, &store));
     match made {

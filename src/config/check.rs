@@ -107,7 +107,7 @@ fn server(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Co
     let entries = match listen {
         Some(listen) => {
             config.listeners.clear();
-            list(document, Some(listen), "an array of addresses")
+            listen.list(document, "an array of addresses")
         }
         None => {
             for listener in &config.listeners {
@@ -115,15 +115,15 @@ fn server(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Co
                     taken.0.push((Address::Tcp(*address), "server.listen (its default)".to_owned()));
                 }
             }
-            Vec::new()
+            None
         }
     };
     let listeners = section.take(document, "listener");
-    let listeners = list(document, listeners, "one [[server.listener]] for each listener");
-    if config.listeners.is_empty() && entries.is_empty() && listeners.is_empty() {
+    if listeners.is_none() && entries.as_ref().is_some_and(Vec::is_empty) {
         document.problem(&section.place, "nothing listens; give listen an address or add a [[server.listener]]".into());
     }
-    for entry in entries {
+    let listeners = list(document, listeners, "one [[server.listener]] for each listener");
+    for entry in entries.unwrap_or_default() {
         plain_listener(document, entry, &mut taken, config);
     }
     for entry in listeners {

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Mutex;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// One consistent view of config and store; each request uses one from start to end.
 #[derive(Clone)]
@@ -213,7 +213,6 @@ impl Loader {
             self.snapshot.store(Arc::new(Snapshot { config, catalog, egress, config_version, ..(*latest).clone() }));
         }
         *applied = files;
-        info!(config_version, "applied version {config_version} of config and providers");
         Ok(true)
     }
 }

@@ -2,7 +2,9 @@
 
 use super::{Config, RootKeySource};
 use crate::secret::{KeyError, RootKey, Secret};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -85,23 +87,28 @@ fn from_variable(variable: &str) -> Result<RootKey, RootKeyError> {
 }
 
 fn from_command(words: &[String], home: &Path, limit: Duration) -> Result<RootKey, RootKeyError> {
-    let program = words.first().cloned().unwrap_or_default();
+    let program = words.first().map_or("", String::as_str);
+    let mut command = Command::new(program);
+    command.args(words.iter().skip(1)).current_dir(home);
+    run_command(command, program, limit)
+}
+
+fn run_command(mut command: Command, program: &str, limit: Duration) -> Result<RootKey, RootKeyError> {
+    let program = program.to_owned();
     let io_error = |source| RootKeyError::CommandIo { program: program.clone(), source };
     let deadline = Instant::now() + limit;
-    let mut child = Command::new(&program)
-        .args(words.iter().skip(1))
-        .current_dir(home)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(io_error)?;
+    // In a process group of its own, to be ended as a whole.
+    let mut child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(io_error)?;
+    drop(command);
     let outcome = read_output(&mut child, deadline);
     let status = match outcome {
         Ok(_) => wait_until(&mut child, deadline),
         Err(_) => Ok(None),
     };
     if !matches!(status, Ok(Some(_))) {
-        // It may have ended by itself meanwhile, which is as good.
+        // With all that it started. It may have ended by itself meanwhile, which is as good.
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -194,10 +201,22 @@ mod tests {
 
     #[test]
     fn a_command_that_hangs_is_ended() {
-        for script in ["sleep 600", "printf x; exec >&-; exec sleep 600", "sleep 600 & printf x"] {
+        for script in ["sleep 60", "printf x; exec >&-; exec sleep 60", "sleep 60 & printf x"] {
             let error = run(script, Duration::from_millis(200)).err().unwrap();
             assert!(matches!(error, RootKeyError::CommandTimeout { .. }), "{script}: {error:?}");
         }
+    }
+
+    #[test]
+    fn what_a_command_started_is_ended_with_it() {
+        // The reader's end of the pipe closes only when nobody holds the other one.
+        let (mut alive, held) = std::io::pipe().unwrap();
+        let words = ["sh", "-c", "sleep 60 & sleep 60"].map(str::to_owned);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stderr(held);
+        let error = run_command(command, "sh", Duration::from_millis(200)).err().unwrap();
+        assert!(matches!(error, RootKeyError::CommandTimeout { .. }), "{error:?}");
+        assert_eq!(alive.read(&mut [0; 1]).unwrap(), 0);
     }
 
     #[test]

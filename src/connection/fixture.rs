@@ -28,11 +28,12 @@ pub(super) fn destination(url: &str) -> Destination {
     let (scheme, rest) = url.split_once("://").unwrap();
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
-    let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
+    let port_at = authority.rfind(':').filter(|at| authority[at + 1..].bytes().all(|b| b.is_ascii_digit()));
+    let (host, port) = authority.split_at(port_at.unwrap_or(authority.len()));
     Destination {
         scheme,
         host: HostPattern::parse(host).unwrap(),
-        port: port.parse().unwrap_or(scheme.default_port()),
+        port: port.trim_start_matches(':').parse().unwrap_or(scheme.default_port()),
         path: BasePath::parse(path).unwrap(),
         strategy: strategy(&["header authorization: Bearer {token}"]),
     }

@@ -63,7 +63,7 @@ impl RouteTable {
     ) -> Result<Choice, RouteError> {
         if let Some(name_or_id) = choice {
             let connection = self.granted(principal, name_or_id).ok_or(RouteError::None)?;
-            return destination_for(&connection, target, path);
+            return best_of(&connection, target, path);
         }
         let mut best = Best::default();
         self.each_covering(principal, target, |connection, at| best.consider(connection, at, path));
@@ -74,14 +74,12 @@ impl RouteTable {
 /// The destination of this one connection that covers the request: the most specific, the first of equals.
 ///
 /// The connection must be known to be granted and enabled, as [`RouteTable::granted`] gives it.
-///
-/// # Errors
-/// [`RouteError::None`] and [`RouteError::AmbiguousPath`].
-pub fn destination_for(
-    connection: &Arc<Connection>,
-    target: &Target,
-    path: &CanonicalPath,
-) -> Result<Choice, RouteError> {
+#[must_use]
+pub fn destination_for(connection: &Arc<Connection>, target: &Target, path: &CanonicalPath) -> Option<Choice> {
+    best_of(connection, target, path).ok()
+}
+
+fn best_of(connection: &Arc<Connection>, target: &Target, path: &CanonicalPath) -> Result<Choice, RouteError> {
     let mut best = Best::default();
     for (at, destination) in connection.frozen.destinations.iter().enumerate() {
         if destination.covers_target(target) {

@@ -88,9 +88,10 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         }
         let count = (self.shards.len() * 4).max(1);
         let mut shards: Vec<HashMap<K, V>> = std::iter::repeat_with(HashMap::new).take(count).collect();
-        for (key, value) in self.shards.iter().flat_map(|shard| shard.iter()) {
-            let hash = self.hasher.hash_one(key) & (count as u64 - 1);
-            shards[usize::try_from(hash).expect("less than the number of shards")].insert(key.clone(), value.clone());
+        // Moved where no copy of the map shares the shard.
+        for (key, value) in std::mem::take(&mut self.shards).into_iter().flat_map(Arc::unwrap_or_clone) {
+            let hash = self.hasher.hash_one(&key) & (count as u64 - 1);
+            shards[usize::try_from(hash).expect("less than the number of shards")].insert(key, value);
         }
         self.shards = shards.into_iter().map(Arc::new).collect();
     }

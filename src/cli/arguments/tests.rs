@@ -105,7 +105,6 @@ fn mistakes_are_usage_errors() {
         ("two secret inputs", vec!["register", "github", "--stdin", "--stdin-json"]),
         ("stdin and variable", vec!["connection", "set", "a", "--stdin", "--from-env", "X"]),
         ("OAuth without token URL", vec!["register", "custom", "--oauth", "refresh_token"]),
-        ("token URL without OAuth", vec!["register", "custom", "--token-url", "https://a.test/token"]),
         ("unknown grant", vec!["register", "custom", "--oauth", "password", "--token-url", "https://a.test/t"]),
         ("token without connections", vec!["token", "create", "--name", "a"]),
         ("bad duration", vec!["token", "create", "--name", "a", "--use", "b", "--expires", "soon"]),

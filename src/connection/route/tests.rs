@@ -106,7 +106,7 @@ fn routes_by_rule() {
         ("a longer one that is disabled", None, "https://base.test/v1/off", "v1#0"),
         ("a longer one that is not granted", None, "https://base.test/v1/secret", "v1#0"),
         ("ambiguous path goes to the root", None, "https://base.test/v1/a%2Fb", "root#0"),
-        ("ambiguous path and only a base path", None, "https://restricted.test/v1/..%2Fa%2F;", "ambiguous path"),
+        ("ambiguous path and only a base path", None, "https://restricted.test/v1/a%2Fb;", "ambiguous path"),
         ("pattern", None, "https://b.pattern.test/deep/path/x", "wild#0"),
         ("pattern is for one label", None, "https://c.b.pattern.test/deep/path", "none"),
         ("pattern is not for the apex", None, "https://pattern.test/deep/path", "none"),
@@ -217,7 +217,7 @@ fn base_url_requests_find_the_destination_of_one_connection() {
         ("https://other.example/", "none"),
     ] {
         let Url { target, path } = url(text);
-        assert_eq!(shown(destination_for(&one, &target, &path)), expected, "{text}");
+        assert_eq!(shown(destination_for(&one, &target, &path).ok_or(RouteError::None)), expected, "{text}");
     }
 }
 

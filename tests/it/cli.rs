@@ -1,0 +1,322 @@
+//! The command line as scripts use it: exit codes, streams, JSON, and no secret anywhere.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::TempDir;
+
+const SECRET: &str = "s3cret-value-of-the-api";
+
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
+        home.write("nexus.toml", "[egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n");
+        home
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn command(&self, line: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nexus"));
+        command.args(line).env("NEXUS_HOME", self.path());
+        for name in
+            ["NEXUS_TENANT", "NEXUS_NAMESPACE", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "JAVA_HOME"]
+        {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    fn run_with_input(&self, line: &[&str], input: &str) -> Output {
+        let mut command = self.command(line);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A command that refuses its flags does not read.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        for stream in [&output.stdout, &output.stderr] {
+            assert!(!String::from_utf8_lossy(stream).contains(SECRET), "{line:?} shows the secret");
+        }
+        output
+    }
+
+    fn run(&self, line: &[&str]) -> Output {
+        self.run_with_input(line, "")
+    }
+
+    #[track_caller]
+    fn code(&self, line: &[&str]) -> i32 {
+        self.run(line).status.code().unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self, line: &[&str]) -> Value {
+        let line = [line, &["-o", "json"]].concat();
+        let output = self.run(&line);
+        assert!(output.status.success(), "{line:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn register(&self, name: &str, upstream: SocketAddr) {
+        let url = format!("http://{upstream}/v1");
+        let line = [
+            "register",
+            "custom",
+            "--name",
+            name,
+            "--base-url",
+            &url,
+            "--allow-http",
+            "--inject",
+            "header X-Key: {token}",
+            "--stdin",
+        ];
+        let output = self.run_with_input(&line, &format!("{SECRET}\n"));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An API that answers 200 when the secret came, else 401.
+fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            std::thread::spawn(move || {
+                let mut head = String::new();
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                while reader.read_line(&mut head).is_ok_and(|read| read > 2) {}
+                let has_key = head.lines().any(|line| line.eq_ignore_ascii_case(&format!("x-key: {SECRET}")));
+                let status = if has_key { "200 OK" } else { "401 Unauthorized" };
+                let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+            });
+        }
+    });
+    address
+}
+
+/// A request through the proxy, in absolute form, by the token; gives the status code.
+fn status_through(proxy: &str, token: &str, url: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(proxy).unwrap();
+    let host = url.trim_start_matches("http://").split('/').next().unwrap();
+    write!(
+        stream,
+        "GET {url} HTTP/1.1\r\nhost: {host}\r\nproxy-authorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+struct Up {
+    child: Child,
+    proxy: String,
+}
+
+impl Up {
+    fn start(home: &Home) -> Self {
+        let mut command = home.command(&["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "-o", "json"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let announced: Value = serde_json::from_str(&line).unwrap();
+        let proxy = announced["proxy"][0].as_str().unwrap().trim_start_matches("http://").to_owned();
+        Self { child, proxy }
+    }
+
+    fn terminate(mut self) -> i32 {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+#[test]
+fn records_are_made_shown_changed_and_deleted() {
+    let home = Home::new();
+    let upstream = upstream();
+    assert_eq!(home.code(&["list"]), 3, "there is no install yet");
+    home.register("work", upstream);
+
+    let listed = home.json(&["list"]);
+    assert_eq!(listed[0]["name"], "work");
+    assert_eq!(listed[0]["state"], "active");
+    assert_eq!(listed[0]["version"], 1);
+    assert_eq!(listed[0]["destinations"][0], format!("http://{upstream}/v1"));
+
+    let set = home.run_with_input(&["connection", "set", "work", "--stdin"], SECRET);
+    assert!(set.status.success(), "{}", text(&set.stderr));
+    assert_eq!(home.json(&["connection", "show", "work"])["version"], 2);
+    assert_eq!(home.json(&["test", "work"])["ok"], true);
+
+    let wrong = home.run_with_input(&["connection", "set", "work", "--stdin"], "another-value");
+    assert!(wrong.status.success());
+    assert_eq!(home.code(&["test", "work"]), 8, "the API refuses it");
+
+    assert_eq!(home.code(&["connection", "disable", "work"]), 0);
+    assert_eq!(home.json(&["connection", "show", "work"])["state"], "disabled");
+    assert_eq!(home.code(&["connection", "enable", "work"]), 0);
+    assert_eq!(home.code(&["connection", "delete", "work"]), 0);
+    assert_eq!(home.code(&["connection", "show", "work"]), 3);
+    assert_eq!(home.code(&["doctor"]), 0);
+}
+
+#[test]
+fn mistakes_have_their_exit_codes() {
+    let home = Home::new();
+    let upstream = upstream();
+    let url = format!("http://{upstream}");
+    let custom = ["register", "custom", "--name", "x", "--base-url", &url, "--stdin"];
+    let header = ["--inject", "header X-Key: {token}"];
+    for (name, line, input, code) in [
+        ("http without leave", [&custom[..], &header].concat(), SECRET, 2),
+        ("no placement", [&custom[..], &["--allow-http"]].concat(), SECRET, 2),
+        ("unknown provider", vec!["register", "nobody-knows-it", "--stdin"], SECRET, 3),
+    ] {
+        assert_eq!(home.run_with_input(&line, input).status.code(), Some(code), "{name}");
+        assert!(!home.path().join("root.key").exists(), "{name}: nothing is made");
+    }
+    home.register("work", upstream);
+    let allowed = [&custom[..], &header, &["--allow-http"]].concat();
+    for (name, line, input, code) in [
+        ("line break in a header", allowed.clone(), "a\nb-is-a-header", 2),
+        ("empty", allowed, "\n", 2),
+        (
+            "taken name",
+            vec![
+                "register",
+                "custom",
+                "--name",
+                "work",
+                "--base-url",
+                &url,
+                "--allow-http",
+                header[0],
+                header[1],
+                "--stdin",
+            ],
+            SECRET,
+            6,
+        ),
+        ("secret in --set", vec!["register", "github", "--set", "token=visible-in-ps", "--stdin"], SECRET, 2),
+        ("OAuth only", vec!["register", "google", "--stdin"], SECRET, 2),
+        ("no such connection", vec!["token", "create", "--name", "a", "--use", "nope"], "", 3),
+        ("no such token", vec!["token", "revoke", "tok_nope"], "", 3),
+        ("no tokens", vec!["explain", "GET", &url, "--agent", "nobody"], "", 3),
+        ("no terminal to ask on", vec!["connection", "set", "work"], "", 2),
+    ] {
+        let output = home.run_with_input(&line, input);
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{name}: messages go to standard error");
+    }
+    home.write("nexus.toml", "[server]\nlisten = 3\nunknown = 1\n");
+    let output = home.run(&["config", "check", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(8));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["problems"].as_array().unwrap().len() >= 2, "{found}");
+}
+
+#[test]
+fn tokens_work_until_they_are_rotated_or_revoked() {
+    let home = Home::new();
+    let upstream = upstream();
+    home.register("work", upstream);
+    let server = Up::start(&home);
+    let url = format!("http://{upstream}/v1/x");
+
+    let made =
+        home.json(&["token", "create", "--name", "ci", "--use", "work", "--methods", "get", "--paths", "/v1/**"]);
+    let (id, first) = (made["token_id"].as_str().unwrap(), made["token_value"].as_str().unwrap());
+    assert_eq!(made["agent"], "ci");
+    assert_eq!(status_through(&server.proxy, first, &url), "200");
+
+    assert_eq!(home.json(&["explain", "GET", &url, "--agent", "ci"])["decision"], "allowed");
+    assert_eq!(home.code(&["explain", "POST", &url, "--agent", "ci"]), 5);
+    assert_eq!(home.code(&["explain", "GET", "http://127.0.0.1:1/", "--agent", "ci"]), 5);
+
+    let rotated = home.json(&["token", "rotate", id, "--grace", "0s"]);
+    let second = rotated["token_value"].as_str().unwrap();
+    assert_eq!(rotated["token_id"], id);
+    assert_eq!(status_through(&server.proxy, first, &url), "407");
+    assert_eq!(status_through(&server.proxy, second, &url), "200");
+
+    assert_eq!(home.code(&["token", "revoke", id]), 0);
+    assert_eq!(status_through(&server.proxy, second, &url), "407");
+    let listed = text(&home.run(&["token", "list", "-o", "json"]).stdout);
+    assert!(!listed.contains(first) && !listed.contains(second));
+
+    let events = text(&home.run(&["audit", "query", "--agent", "ci", "--status", "2xx", "-o", "json"]).stdout);
+    assert_eq!(events.lines().count(), 2, "{events}");
+    assert_eq!(home.code(&["up", "--listen", &server.proxy]), 6, "the port is used");
+    assert_eq!(server.terminate(), 0);
+}
+
+#[test]
+fn a_run_passes_the_exit_code_and_takes_its_token_with_it() {
+    let home = Home::new();
+    let upstream = upstream();
+    home.register("work", upstream);
+    let script = format!(
+        "printf '%s\\n' \"$HTTPS_PROXY\" \"$SSL_CERT_FILE\"; curl -s -o /dev/null -w '%{{http_code}}\\n' --noproxy '' http://{upstream}/v1/x; exit 37"
+    );
+    let output = home.run(&["run", "--use", "work", "--", "sh", "-c", &script]);
+    assert_eq!(output.status.code(), Some(37), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[0].starts_with("http://x:nxt_"), "{shown}");
+    assert!(Path::new(lines[1]).is_file(), "{shown}");
+    assert_eq!(lines[2], "200");
+    let tokens = home.json(&["token", "list"]);
+    assert_eq!(tokens[0]["agent"], "run");
+    assert_eq!(tokens[0]["state"], "revoked");
+
+    assert_eq!(home.code(&["run", "--", "no-such-program-anywhere"]), 127);
+    assert_eq!(home.code(&["run", "--", "sh", "-c", "kill -TERM $PPID; sleep 60"]), 143, "signals are passed on");
+    let tokens = home.json(&["token", "list"]);
+    assert!(tokens.as_array().unwrap().iter().all(|token| token["state"] == "revoked"), "{tokens}");
+}
+
+#[test]
+fn a_shell_takes_the_variables() {
+    let home = Home::new();
+    let upstream = upstream();
+    home.register("work", upstream);
+    let server = Up::start(&home);
+    let printed = home.run(&["env", "--use", "work"]);
+    assert!(printed.status.success(), "{}", text(&printed.stderr));
+    let script = format!(
+        "{}\ncurl -s -o /dev/null -w '%{{http_code}}' --noproxy '' http://{upstream}/v1/x",
+        text(&printed.stdout)
+    );
+    let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+    assert_eq!(text(&output.stdout), "200", "{}", text(&output.stderr));
+
+    let made = home.json(&["token", "create", "--name", "ci", "--use", "work"]);
+    let token = made["token_value"].as_str().unwrap();
+    let printed = home.run_with_input(&["env", "--token-stdin", "-o", "json", "--address", "nexus:8470"], token);
+    let variables: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(variables["https_proxy"], format!("http://x:{token}@nexus:8470"));
+    assert_eq!(home.run_with_input(&["env", "--token-stdin"], "nxt_wrong").status.code(), Some(2));
+    drop(server);
+}

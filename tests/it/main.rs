@@ -1,0 +1,5 @@
+//! Tests of the program from the outside.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod cli;
