@@ -3,7 +3,7 @@
 use super::{CliError, Context, output};
 use crate::app::Install;
 use crate::config::Loader;
-use crate::connection::Connection;
+use crate::connection::{Connection, destination_for};
 use crate::credential::{Credentials, Lease, LeaseError, RefreshError};
 use crate::identity::{self, Principal};
 use crate::net::{ClientResponse, Egress, HttpsClient};
@@ -109,16 +109,10 @@ impl Attempt {
     }
 
     async fn send(&self, lease: &Lease) -> Result<ClientResponse, CliError> {
-        let destination = self
-            .connection
-            .frozen
-            .destinations
-            .iter()
-            .filter(|destination| destination.covers(&self.url.target, &self.url.path))
-            .max_by_key(|destination| (destination.path.as_str().len(), destination.host.exact().is_some()))
-            .ok_or_else(|| {
-                CliError::Failed(format!("{} does not cover its own test request {}", self.connection.name, self.url))
-            })?;
+        let choice = destination_for(&self.connection, &self.url.target, &self.url.path).ok_or_else(|| {
+            CliError::Failed(format!("{} does not cover its own test request {}", self.connection.name, self.url))
+        })?;
+        let destination = choice.destination();
         let injection =
             destination.strategy.inject(&lease.fields).map_err(|error| CliError::Check(error.to_string()))?;
         let mut headers = http::HeaderMap::new();

@@ -1,7 +1,7 @@
 //! `nexus provider`: the catalogue.
 
 use super::{CliError, Context, Format, config, output};
-use crate::provider::{AuthKind, CatalogSource, Definition, parse_file};
+use crate::provider::{AuthKind, CatalogSource, Definition, parse_file, starter_file};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -22,11 +22,7 @@ pub enum ProviderCommand {
     },
     /// Print a provider file to start from
     #[command(after_help = "Example:\n  nexus provider new acme > ~/.local/share/nexus/providers/acme.toml")]
-    New {
-        /// The new provider's id
-        #[arg(default_value = "acme")]
-        id: crate::types::ProviderId,
-    },
+    New,
 }
 
 const COLUMNS: [(&str, &str); 5] =
@@ -59,7 +55,7 @@ impl ProviderCommand {
                 output::print_object(context.format, &show(definition, source))
             }
             Self::Check { file } => check(context, &file),
-            Self::New { id } => output::print(&template(id.as_str())),
+            Self::New => output::print(starter_file()),
         }
     }
 }
@@ -142,56 +138,4 @@ fn show(definition: &Definition, source: Option<CatalogSource>) -> Value {
         ));
     }
     shown
-}
-
-/// A file to start from; it passes `provider check` as it is.
-fn template(id: &str) -> String {
-    TEMPLATE.replace("acme", id)
-}
-
-const TEMPLATE: &str = r#"# A provider of your own: change what differs, then
-#   nexus provider check acme.toml      (the file's name is the provider's id)
-#   mv acme.toml $NEXUS_HOME/providers/ (applies at once)
-#   nexus register acme
-
-name = "acme"
-category = "other"
-docs = "https://acme.example/docs"
-verified = "not yet"
-
-# Where the credential may go; the first is the base URL of /c/NAME/. A path narrows it to what lies under it.
-[[routes]]
-host = "api.acme.example"
-path = "/v1"
-
-# How to authenticate; several may follow, the first is the usual one. Kinds: api_key, basic, oauth2.
-# Placements: "header NAME: TEMPLATE", "query NAME={f}", "basic {user}:{password}", "path /prefix{f}/".
-[[auth]]
-id = "token"
-kind = "api_key"
-label = "API token"
-inject = ["header Authorization: Bearer {token}"]
-
-[[auth.fields]]
-name = "token"
-label = "API token"
-help = "where to find it"
-
-# A harmless request under the first route, for nexus connection test.
-[test]
-url = "/me"
-"#;
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn the_template_is_a_valid_file() {
-        for id in ["acme", "my-api"] {
-            let definition = parse_file(&format!("{id}.toml"), &template(id)).unwrap();
-            assert_eq!(definition.id.as_str(), id);
-        }
-    }
 }

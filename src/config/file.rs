@@ -304,7 +304,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 /// The shortest exact form that [`parse_size`] reads back.
 fn format_size(bytes: u64) -> String {
-    let (unit, size) = UNITS.iter().find(|(_, size)| bytes >= *size && bytes % size == 0).unwrap_or(&UNITS[3]);
+    let (unit, size) =
+        UNITS.iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size)).unwrap_or(&UNITS[3]);
     format!("{}{unit}", bytes / size)
 }
 

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_is_told_without_its_output() {
-        let cases: [(&str, &str, fn(&RootKeyError) -> bool); 5] = [
+        type Expected = fn(&RootKeyError) -> bool;
+        let cases: [(&str, &str, Expected); 5] = [
             ("fails", "printf '%064d' 7; exit 3", |e| matches!(e, RootKeyError::CommandFailed { .. })),
             ("not a key", "echo hunter2", |e| matches!(e, RootKeyError::Key(KeyError::Form { .. }))),
             ("not text", "printf '\\377'", |e| matches!(e, RootKeyError::Key(KeyError::Form { .. }))),

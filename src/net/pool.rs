@@ -7,7 +7,7 @@ use super::{Alpn, Egress, NetError, TrustRootId, UpstreamStream};
 use crate::types::{ConnectionId, Target, TenantName};
 use bytes::Bytes;
 use dashmap::DashMap;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -277,7 +277,9 @@ where
         match kind {
             Kind::Http1(mut connection) => {
                 let answer = connection.exchange(request).await?;
-                Ok(answer.map(|incoming| UpstreamBody { incoming, held: Held::Http1(connection, key, pool) }.settle()))
+                let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+                let answer = answer.map(|incoming| UpstreamBody { incoming, held: Held::Http1(connection, key, pool) });
+                Ok(if switches { answer } else { answer.map(UpstreamBody::settle) })
             }
             Kind::Http2(mut connection, guard) => match connection.send.try_send_request(request).await {
                 Ok(answer) => Ok(answer.map(|incoming| UpstreamBody { incoming, held: Held::Http2(guard) })),

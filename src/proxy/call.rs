@@ -9,7 +9,7 @@ use super::reject::{Code, Rejection};
 use crate::config::Snapshot;
 use crate::connection::destination_for;
 use crate::secret::AgentToken;
-use crate::types::{CanonicalPath, Url};
+use crate::types::{CanonicalPath, PathError, Url};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -95,7 +95,10 @@ pub async fn call(
     this.method(&method);
     this.target(&target);
     this.path(&path);
-    let routed = destination_for(&connection, &target, &path).map_err(|_| {
+    let routed = destination_for(&connection, &target, &path).ok_or_else(|| {
+        if path.is_ambiguous() {
+            return PathError::Ambiguous.into();
+        }
         Rejection::new(Code::NoConnection, "the connection does not cover this url", "use a url under its base URL")
     })?;
     let (headers, body) = content(&call)?;

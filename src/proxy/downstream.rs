@@ -10,7 +10,7 @@ use crate::connection::{Choice, Connection, destination_for};
 use crate::identity::{Principal, ProofError, proxy_authorization};
 use crate::secret::{AgentToken, TokenDigest};
 use crate::strategy::Placement;
-use crate::types::{CanonicalPath, Scheme, Target};
+use crate::types::{CanonicalPath, PathError, Scheme, Target};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;
@@ -224,9 +224,13 @@ pub fn base_url(
     let path = path_under(base.as_str(), &rest)?;
     record.target(&target);
     record.path(&path);
-    take_choice(&mut parts.headers)?;
     parts.headers.remove(HOST);
-    let routed = destination_for(&connection, &target, &path)?;
+    let routed = match take_choice(&mut parts.headers)? {
+        Some(choice) => snapshot.routes.route(&principal, Some(&choice), &target, &path)?,
+        None => destination_for(&connection, &target, &path).ok_or_else(|| {
+            if path.is_ambiguous() { PathError::Ambiguous.into() } else { Rejection::unknown_connection() }
+        })?,
+    };
     Ok(Intake {
         principal,
         target,

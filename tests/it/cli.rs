@@ -3,18 +3,24 @@
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 const SECRET: &str = "s3cret-value-of-the-api";
 
+/// Loopback may be dialled, and no port is one that another program could have.
+const CONFIG: &str =
+    "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n[egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n";
+
 struct Home(TempDir);
 
 impl Home {
     fn new() -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
-        home.write("nexus.toml", "[egress]\nallow_cidrs = [\"127.0.0.0/8\"]\n");
+        let private = std::fs::Permissions::from_mode(0o700);
+        let home = Self(tempfile::Builder::new().permissions(private).tempdir().unwrap());
+        home.write("nexus.toml", CONFIG);
         home
     }
 

@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::config::{Listener, Tls};
+use crate::types::AgentName;
 use proptest::prelude::*;
 
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
@@ -108,14 +110,14 @@ type = "file"
         dns_hosts: [("api.example.test", "127.0.0.1"), ("b.test", "::1")]
             .map(|(host, ip)| (Host::parse(host.as_bytes()).unwrap(), ip.parse().unwrap()))
             .into(),
-        egress: super::super::Egress {
+        egress: crate::config::Egress {
             unmatched: Unmatched::Tunnel,
             allow_hosts: vec![HostPattern::parse("*.example.com").unwrap()],
             connect_ports: vec![443, 8443],
             allow_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
         },
         ca_files: vec![path("/home/ca.pem")],
-        limits: super::super::Limits {
+        limits: crate::config::Limits {
             header_bytes: 16_384,
             header_time: Duration::from_millis(250),
             connect: Duration::from_secs(60),
@@ -174,6 +176,7 @@ fn one_problem_each() {
             "2:9 server.admin: the address is taken by server.listen",
         ),
         ("nothing listens", "[server]\nlisten = []", "1:1 server: nothing listens"),
+        ("none at all", "[server]\nlisten = []\nlistener = []", "1:1 server: nothing listens"),
         ("admin", "[server]\nadmin = \"8471\"", "2:9 server.admin: \"8471\" is not IP:PORT"),
         ("grace", "[server]\nshutdown_grace = 5", "2:18 server.shutdown_grace: expected a duration such as \"10s\", f"),
         ("endless grace", "[server]\nshutdown_grace = \"none\"", "2:18 server.shutdown_grace: cannot be without a"),

@@ -74,7 +74,11 @@ pub struct GuardedStream<S> {
 
 #[derive(Debug, Clone, Copy)]
 enum End {
+    /// The agent closed.
     Closed,
+    /// A head was refused: the rest is read and dropped, so that closing does not reset the refusal away.
+    Refused,
+    /// The body was refused.
     BadBody,
 }
 
@@ -121,7 +125,7 @@ impl<S> GuardedStream<S> {
             }
             Verdict::Refused(violation) => {
                 self.ready = stand_in(violation);
-                self.end = Some(End::Closed);
+                self.end = Some(End::Refused);
             }
             Verdict::BadBody(_) => self.end = Some(End::BadBody),
         }
@@ -143,6 +147,18 @@ impl<S> GuardedStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> GuardedStream<S> {
+    /// Reads and drops.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                other => return other,
+            }
+        }
+    }
+
     /// Reads behind an undecided request, so that a closed connection is noticed.
     fn poll_undecided(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.len() < UNDECIDED_BYTES {
@@ -170,6 +186,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedStream<S> {
             }
             match this.end {
                 Some(End::Closed) => return Poll::Ready(Ok(())),
+                Some(End::Refused) => return this.poll_drain(cx),
                 Some(End::BadBody) => return Poll::Ready(Err(io::Error::from(io::ErrorKind::InvalidData))),
                 None => {}
             }
