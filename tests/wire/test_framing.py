@@ -190,7 +190,10 @@ def test_d6_request_lines(mode):
                 continue
             line = f"{method} {mode.target(target)} HTTP/1.1\r\n".encode("latin-1")
             data = line + b"\r\n".join(mode.head("GET", "/").split(b"\r\n")[1:])
-            mode.attack(data).refused(400)
+            outcome = mode.attack(data).refused(400, closes=False)
+            # A whole request with a bad path may leave the connection open for the next one.
+            assert all(one.target.endswith("/follow-up") for one in outcome.requests), outcome
+            assert len(outcome.requests) == len(outcome.answers) - 1
     for line_end in (b"\n", b"\r\r\n"):
         data = mode.head("GET", "/d6").replace(b"\r\n", line_end)
         mode.attack(data).refused(400)
