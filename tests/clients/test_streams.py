@@ -1,6 +1,5 @@
 """WebSocket, server-sent events, gRPC and the SDKs that stream."""
 
-import json
 import textwrap
 
 import pytest
@@ -21,15 +20,25 @@ def test_websockets(client, python, upstream, secrets_of):
                 await asyncio.sleep(2)
                 await socket.send("two")
                 print(await socket.recv())
-                await socket.send("credential?")
-                print(await socket.recv())
         asyncio.run(main())
     """
     ran = client("api", python, "-c", textwrap.dedent(code), f"wss://{API}:{upstream.port}/ws")
-    one, two, reflected = ran.text.splitlines()
-    assert (one, two) == ("echo one", "echo two")
+    assert ran.text == "echo one\necho two\n"
     [seen] = upstream.to("/ws")
     assert seen.one("authorization") == f"Bearer {secrets_of['api']}"
+
+
+@pytest.mark.xfail(strict=True, reason="messages of a WebSocket are passed on as they are")
+def test_reflected_in_a_websocket(nexus, python, upstream, secrets_of):
+    code = (
+        "import sys\n"
+        "from websockets.sync.client import connect\n"
+        "with connect(sys.argv[1]) as s:\n"
+        "    s.send('credential?'); print(s.recv())\n"
+    )
+    ran = nexus.run("api", [python, "-c", code, f"wss://{API}:{upstream.port}/ws-reflect"]).ok()
+    assert ran.text.startswith("it is Bearer ")
+    assert secrets_of["api"] not in ran.text
 
 
 def test_events_arrive_as_they_are_sent(client, python, upstream, secrets_of, tmp_path):

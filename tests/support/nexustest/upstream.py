@@ -67,6 +67,8 @@ class Upstream:
         config.certfile, config.keyfile = str(certificate), str(key)
         config.alpn_protocols = ["h2", "http/1.1"]
         config.keep_alive_timeout = 600
+        # Past this number it says GOAWAY and leaves the open streams without an answer.
+        config.keep_alive_max_requests = 1_000_000_000
         config.graceful_timeout = 0.2
         config.loglevel = "CRITICAL"
         config.h2_max_concurrent_streams = 1000
