@@ -1,4 +1,5 @@
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,11 @@ from nexustest.grpcapi import GrpcUpstream
 from nexustest.home import Home, canary, installed
 from nexustest.hosts import API, BULK, CLAUDE, CRATES, GIT, GRPC, HOSTS, LLM, NPM, PYPI, S3
 from nexustest.upstream import Upstream
+
+
+# A thousand tunnels are open on both sides at once.
+_, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (HARD, HARD))
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,12 @@ import base64
 import gzip
 import json
 import os
-import resource
 import signal
 import ssl
 import threading
 import time
 
+import httpx
 import pytest
 from nexustest.home import Home, canary, in_threads, wait_for
 from nexustest.hosts import API, BULK, PINNED
@@ -100,8 +100,6 @@ def test_a_gibibyte_leaves_memory_flat(client, server, bulk, direction):
 
 
 def test_a_thousand_idle_tunnels(server, nexus_ca, upstream, agent, ask):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     wires = []
     try:
         for _ in range(1000):
@@ -116,7 +114,6 @@ def test_a_thousand_idle_tunnels(server, nexus_ca, upstream, agent, ask):
     finally:
         for wire in wires:
             wire.close()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_http_1_0_connect(server, nexus_ca, upstream, agent, ask):
@@ -271,6 +268,27 @@ def test_revocation(nexus, server, nexus_ca, upstream, ask):
             wire.send(f"GET /c/api/status/200 HTTP/1.1\r\nHost: x\r\nX-Nexus-Token: {token}\r\n\r\n")
             answer = wire.answer()
             assert answer.status == 401 and answer.get("www-authenticate").startswith("Bearer ")
+        assert len(upstream.requests) == before
+
+
+def test_revocation_in_h2(nexus, server, nexus_ca, upstream):
+    """The connection is closed after the refusal, so the next request needs a new tunnel."""
+    token_id, token = nexus.token("api", "doomed-h2")
+    with httpx.Client(
+        http2=True, verify=ssl.create_default_context(cafile=nexus_ca), trust_env=False,
+        proxy=f"http://x:{token}@127.0.0.1:{server.port}",
+    ) as client:
+        url = f"https://{API}:{upstream.port}/status/200"
+        first = client.get(url)
+        assert (first.status_code, first.http_version) == (200, "HTTP/2")
+        nexus.nexus("token", "revoke", token_id)
+        refused = client.get(url)
+        assert (refused.status_code, refused.headers["x-nexus-error"]) == (403, "token_invalid")
+        with pytest.raises(httpx.TransportError):
+            client.get(url)
+        before = len(upstream.requests)
+        with pytest.raises(httpx.ProxyError, match="407"):
+            client.get(url)
         assert len(upstream.requests) == before
 
 
