@@ -282,7 +282,9 @@ where
                 Ok(if switches { answer } else { answer.map(UpstreamBody::settle) })
             }
             Kind::Http2(mut connection, guard) => match connection.send.try_send_request(request).await {
-                Ok(answer) => Ok(answer.map(|incoming| UpstreamBody { incoming, held: Held::Http2(guard) })),
+                Ok(answer) => {
+                    Ok(answer.map(|incoming| UpstreamBody { incoming, held: Held::Http2 { _stream: guard } }))
+                }
                 Err(mut error) => {
                     let unsent = error.take_message();
                     Err(SendError { source: error.into_error(), unsent })
@@ -323,7 +325,7 @@ pub struct UpstreamBody<B: Body + 'static> {
 
 enum Held<B: Body + 'static> {
     Http1(Http1<B>, PoolKey, Pool<B>),
-    Http2(StreamGuard),
+    Http2 { _stream: StreamGuard },
     Nothing,
 }
 

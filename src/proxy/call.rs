@@ -44,7 +44,7 @@ fn get() -> String {
 ///
 /// # Errors
 /// A [`Rejection`].
-pub async fn call(
+pub(super) async fn call(
     plane: &Arc<Plane>,
     snapshot: &Arc<Snapshot>,
     record: &mut Option<Record>,

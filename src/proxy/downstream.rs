@@ -489,9 +489,10 @@ fn take_tokens(headers: &mut HeaderMap, rest: &str, connection: &Arc<Connection>
     headers.remove(AUTHORIZATION);
     let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
     let mut path = path.to_owned();
-    for placement in connection.frozen.destinations.iter().flat_map(|d| d.strategy.placements()) {
-        if let Placement::Path { prefix } = placement {
-            path = super::upstream::without_path_prefix(&path, prefix).unwrap_or(path);
+    for destination in &connection.frozen.destinations {
+        if let Some(rest) = super::upstream::without_path_prefix(&path, &destination.strategy) {
+            path = rest.to_owned();
+            break;
         }
     }
     for (at, length) in token_spans(&path).into_iter().rev() {

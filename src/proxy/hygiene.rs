@@ -1,6 +1,6 @@
 //! Which headers travel. One place for all ways in and both protocols.
 
-use crate::strategy::{Placement, Strategy};
+use crate::strategy::Strategy;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 /// Never travels in a request: hop by hop (RFC 9110 section 7.6.1), proxy and control headers, and headers by which an
@@ -123,12 +123,7 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
 /// Removes the agent's own copies of everything that `strategy` sets, and spellings with `_` for `-`. Gives whether
 /// there were any.
 pub fn remove_agent_copies(headers: &mut HeaderMap, strategy: &Strategy) -> bool {
-    let injected = |placement: &Placement| match placement {
-        Placement::Header { name, .. } => Some(name.clone()),
-        Placement::Basic { .. } => Some(header::AUTHORIZATION),
-        Placement::Query { .. } | Placement::Path { .. } => None,
-    };
-    let names: Vec<HeaderName> = strategy.placements().iter().filter_map(injected).collect();
+    let names = strategy.header_names();
     let same = |a: &str, b: &str| {
         a.len() == b.len()
             && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_')))

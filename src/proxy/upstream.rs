@@ -2,7 +2,8 @@
 
 use super::hygiene;
 use crate::net::Upstream;
-use crate::strategy::{Edit, Injection, Placement, Strategy, Template};
+use crate::secret::AgentToken;
+use crate::strategy::{Edit, Injection, Strategy};
 use crate::types::{CanonicalPath, Target};
 use http::header::{HOST, HeaderMap, HeaderValue, TE};
 use http::{Method, Request, Uri, Version};
@@ -40,19 +41,14 @@ impl Outbound {
     pub fn remove_agent_copies(&mut self, strategy: &Strategy, base: &str) -> Result<(), crate::types::PathError> {
         hygiene::remove_agent_copies(&mut self.headers, strategy);
         let mut text = self.path.as_str().to_owned();
-        for placement in strategy.placements() {
-            match placement {
-                Placement::Query { name, .. } => text = without_parameter(&text, name),
-                Placement::Path { prefix } => {
-                    let (path, query) = text.split_once('?').map_or((text.as_str(), ""), |(p, q)| (p, q));
-                    let under = path.strip_prefix(base).unwrap_or(path);
-                    if let Some(rest) = without_path_prefix(under, prefix) {
-                        let mark = if query.is_empty() { "" } else { "?" };
-                        text = format!("{base}{rest}{mark}{query}");
-                    }
-                }
-                Placement::Header { .. } | Placement::Basic { .. } => {}
-            }
+        for name in strategy.query_names() {
+            text = without_parameter(&text, name);
+        }
+        let path_end = text.find('?').unwrap_or(text.len());
+        if let Some(under) = text[..path_end].strip_prefix(base)
+            && let Some(rest) = without_path_prefix(under, strategy)
+        {
+            text = format!("{base}{rest}{}", &text[path_end..]);
         }
         if text != self.path.as_str() {
             self.path = CanonicalPath::parse(text.as_bytes())?;
@@ -130,15 +126,13 @@ fn without_parameter(text: &str, name: &str) -> String {
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
 }
 
-/// A path without a leading segment of the prefix's shape (`/bot{token}/`): its literals with anything between them.
+/// A path (what follows the base path) without the prefix that `strategy` puts there, as SDKs write it with a placeholder
+/// (`/botPLACEHOLDER/getMe`). A prefix without fixed text fits any path, so there only an agent token is taken for one.
 #[must_use]
-pub fn without_path_prefix(path: &str, prefix: &Template) -> Option<String> {
-    let shape = prefix.to_string();
-    let shape = shape.strip_prefix('/')?.trim_end_matches('/');
-    let (before, rest) = shape.split_once('{')?;
-    let after = rest.rsplit_once('}')?.1;
-    let (segment, rest) =
-        path.strip_prefix('/')?.split_once('/').map_or((path.strip_prefix('/')?, ""), |(s, r)| (s, r));
-    let middle = segment.strip_prefix(before)?.strip_suffix(after)?;
-    (!middle.is_empty()).then(|| format!("/{rest}"))
+pub fn without_path_prefix<'p>(path: &'p str, strategy: &Strategy) -> Option<&'p str> {
+    let (values, rest) = strategy.split_path(path)?;
+    let prefix = &path[..path.len() - rest.len()];
+    let slashes = prefix.bytes().filter(|byte| *byte == b'/').count();
+    let has_fixed_text = prefix.len() > slashes + values.iter().map(|value| value.len()).sum::<usize>();
+    (has_fixed_text || values.iter().all(|value| AgentToken::has_form(value))).then_some(rest)
 }
