@@ -225,6 +225,7 @@ pub struct Running {
 /// See [`AppError`].
 pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     let ServeOptions { home, config_file, listen, admin } = options;
+    raise_open_files();
     let config = Loader::read_config(&home.path, config_file.as_deref())?;
     let addresses = match listen {
         Some(addresses) => addresses,
@@ -309,6 +310,17 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
     background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store)));
     Ok(Running { listen, admin: admin_address, plane, store, shutdown, background, grace: config.shutdown_grace })
+}
+
+/// A tunnel needs two descriptors, and the usual soft limit is 1,024: take what the hard limit allows.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!("the limit of open files could not be raised: {error}");
+    }
 }
 
 fn tcp_addresses(config: &Config) -> Result<Vec<SocketAddr>, AppError> {

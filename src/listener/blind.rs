@@ -1,6 +1,7 @@
 //! Blind tunnels: to allowed hosts, without a credential, after a look at the ClientHello.
 
 use super::front::Raw;
+use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::proxy::Plane;
 use crate::proxy::finish::Record;
@@ -32,6 +33,7 @@ pub(super) async fn run(
     target: &Target,
     addresses: &[SocketAddr],
 ) {
+    record.set_way(Way::Tunnel);
     let limits = &snapshot.config.limits;
     let mut early = BytesMut::new();
     let hello = tokio::time::timeout(limits.header_time, client_hello(&mut stream, &mut early)).await;

@@ -63,7 +63,9 @@ struct Idle<B: Body + 'static> {
 /// An HTTP/1.1 connection and its driver.
 struct Http1<B: Body + 'static> {
     send: http1::SendRequest<B>,
-    driver: Box<http1::Connection<TokioIo<UpstreamStream>, B>>,
+    /// None when it was dropped, which lets go of everything that waits for it.
+    driver: Option<Box<http1::Connection<TokioIo<UpstreamStream>, B>>>,
+    ended: bool,
     address: SocketAddr,
 }
 
@@ -201,7 +203,7 @@ where
         } else {
             let (send, driver) =
                 http1::Builder::new().max_buf_size(256 * 1024).handshake(TokioIo::new(stream)).await.map_err(failed)?;
-            Kind::Http1(Http1 { send, driver: Box::new(driver), address })
+            Kind::Http1(Http1 { send, driver: Some(Box::new(driver)), ended: false, address })
         };
         Ok(Upstream { kind, key: key.clone(), pool: self.clone(), reused: false })
     }
@@ -236,9 +238,37 @@ where
 {
     /// Lets the driver notice that the upstream closed while nobody looked.
     fn alive(mut self) -> Option<Self> {
-        let mut context = Context::from_waker(Waker::noop());
-        let ended = Pin::new(&mut *self.driver).poll(&mut context).is_ready();
-        (!ended && self.send.is_ready()).then_some(self)
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        (!self.ended && self.send.is_ready()).then_some(self)
+    }
+
+    /// Reads and writes what can be read and written.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let (false, Some(driver)) = (self.ended, &mut self.driver) {
+            self.ended = driver.poll_without_shutdown(cx).is_ready();
+        }
+    }
+
+    /// Sends one request and waits for the answer's head.
+    async fn exchange(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
+        let mut answer = pin!(self.send.try_send_request(request));
+        let (driver, ended) = (&mut self.driver, &mut self.ended);
+        poll_fn(|cx| {
+            if let (false, Some(driver)) = (*ended, driver.as_mut()) {
+                *ended = driver.poll_without_shutdown(cx).is_ready();
+            }
+            let mut polled = answer.as_mut().poll(cx);
+            if polled.is_pending() && *ended && driver.take().is_some() {
+                // The upstream closed before it took the request: dropping the driver gives the request back.
+                polled = answer.as_mut().poll(cx);
+            }
+            polled
+        })
+        .await
+        .map_err(|mut error| {
+            let unsent = error.take_message();
+            SendError { source: error.into_error(), unsent }
+        })
     }
 }
 
@@ -294,29 +324,6 @@ where
     }
 }
 
-impl<B> Http1<B>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BodyError>,
-{
-    async fn exchange(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        let mut answer = pin!(self.send.try_send_request(request));
-        let driver = &mut self.driver;
-        let mut ended = false;
-        poll_fn(|cx| {
-            if !ended && driver.poll_without_shutdown(cx).is_ready() {
-                ended = true;
-            }
-            answer.as_mut().poll(cx)
-        })
-        .await
-        .map_err(|mut error| {
-            let unsent = error.take_message();
-            SendError { source: error.into_error(), unsent }
-        })
-    }
-}
-
 /// The body of an upstream's answer.
 pub struct UpstreamBody<B: Body + 'static> {
     incoming: Incoming,
@@ -344,8 +351,8 @@ where
 
     fn release(&mut self, cx: &mut Context<'_>) {
         if let Held::Http1(mut connection, key, pool) = std::mem::replace(&mut self.held, Held::Nothing) {
-            let ended = connection.driver.poll_without_shutdown(cx).is_ready();
-            if !ended && connection.send.is_ready() {
+            connection.drive(cx);
+            if !connection.ended && connection.send.is_ready() {
                 pool.checkin(key, connection);
             }
         }
@@ -358,8 +365,11 @@ where
     pub async fn upgrade(self) -> Result<Option<Upgraded>, hyper::Error> {
         let Held::Http1(mut connection, ..) = self.held else { return Ok(None) };
         drop(self.incoming);
-        poll_fn(|cx| connection.driver.poll_without_shutdown(cx)).await?;
-        let parts = connection.driver.into_parts();
+        let Some(mut driver) = connection.driver.take() else { return Ok(None) };
+        if !connection.ended {
+            poll_fn(|cx| driver.poll_without_shutdown(cx)).await?;
+        }
+        let parts = driver.into_parts();
         Ok(Some(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf }))
     }
 }
@@ -379,8 +389,11 @@ where
             && let Held::Http1(connection, ..) = &mut this.held
         {
             // The driver reads from the socket into the body's channel, so the body is asked again after it.
-            let _ = connection.driver.poll_without_shutdown(cx);
+            connection.drive(cx);
             polled = Pin::new(&mut this.incoming).poll_frame(cx);
+            if polled.is_pending() && connection.ended && connection.driver.take().is_some() {
+                polled = Pin::new(&mut this.incoming).poll_frame(cx);
+            }
         }
         match &polled {
             Poll::Ready(None) => this.release(cx),

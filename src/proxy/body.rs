@@ -15,6 +15,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
+/// A silence after which held-back bytes are let go.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// How far a request body has come.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -189,6 +192,9 @@ pub struct Answer {
     /// The request's record.
     pub record: Record,
     idle_timer: Option<Pin<Box<Sleep>>>,
+    pause_timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes that the agent is still to get, if that is known: an engine stops asking when it has them all.
+    left: Option<u64>,
     ended: bool,
     last_trailers: Option<HeaderMap>,
 }
@@ -205,6 +211,8 @@ impl Answer {
             idle: None,
             record,
             idle_timer: None,
+            pause_timer: None,
+            left: None,
             ended: false,
             last_trailers: None,
         }
@@ -224,7 +232,7 @@ impl Answer {
                 return Poll::Ready(self.last_trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
             }
             match self.poll_upstream(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => return self.poll_pause(cx),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
@@ -268,10 +276,24 @@ impl Answer {
         }
     }
 
+    /// The upstream has nothing now: after a moment, what little is held back is let go.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match &mut self.scrubber {
+            Some(scrubber) if scrubber.may_let_go() => {
+                let timer = self.pause_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
+                ready!(timer.as_mut().poll(cx));
+                self.pause_timer = None;
+                Poll::Ready(Some(Ok(Frame::data(scrubber.let_go()))))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle_timer = None;
+                self.pause_timer = None;
                 Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::from)))
             }
             Poll::Pending => {
@@ -287,7 +309,9 @@ impl Answer {
 
     fn is_through(&self) -> bool {
         let held = self.scrubber.as_ref().is_some_and(Scrubber::is_holding);
-        self.last_trailers.is_none() && (self.ended || (self.gunzip.is_none() && self.body.is_end_stream() && !held))
+        let has_all = self.left == Some(0) && !self.trailers;
+        let upstream_ended = self.gunzip.is_none() && self.body.is_end_stream() && !held;
+        self.last_trailers.is_none() && (self.ended || has_all || upstream_ended)
     }
 }
 
@@ -307,6 +331,7 @@ impl ResponseBody {
     /// An upstream's answer.
     #[must_use]
     pub fn answer(mut answer: Answer) -> Self {
+        answer.left = if answer.gunzip.is_some() { None } else { answer.body.size_hint().exact() };
         if answer.is_through() {
             answer.record.end(0);
         }
@@ -328,7 +353,9 @@ impl Body for ResponseBody {
                 let frame = ready!(answer.poll(cx));
                 match &frame {
                     Some(Ok(frame)) => {
-                        answer.record.add_response_bytes(frame.data_ref().map_or(0, Bytes::len));
+                        let length = frame.data_ref().map_or(0, Bytes::len);
+                        answer.record.add_response_bytes(length);
+                        answer.left = answer.left.map(|left| left.saturating_sub(length as u64));
                         // The terminal line is written before the last bytes are let go.
                         if answer.is_through() {
                             answer.record.end(answer.scrubber.as_ref().map_or(0, Scrubber::found));

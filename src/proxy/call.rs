@@ -116,6 +116,7 @@ pub(super) async fn call(
         method,
         headers,
         body: AgentBody::Fixed(body),
+        prefix_taken: false,
         routed: Some(routed),
         choice: None,
         upgrade: None,

@@ -42,6 +42,8 @@ pub struct Intake {
     pub headers: HeaderMap,
     /// The body.
     pub body: AgentBody,
+    /// Whether the agent's own path prefix was taken out with its token.
+    pub prefix_taken: bool,
     /// The connection, where the way in names it.
     pub routed: Option<Choice>,
     /// A choice among the granted connections.
@@ -119,6 +121,7 @@ pub fn intercepted(
         method: parts.method,
         headers: parts.headers,
         body: AgentBody::Live(body),
+        prefix_taken: false,
         routed: None,
         choice,
         upgrade: parts.extensions.remove(),
@@ -180,6 +183,7 @@ pub fn forward(
         method: parts.method,
         headers: parts.headers,
         body: AgentBody::Live(body),
+        prefix_taken: false,
         routed: None,
         choice,
         upgrade: parts.extensions.remove(),
@@ -199,6 +203,7 @@ pub fn base_url(
     let (mut parts, body) = request.into_parts();
     record.method(&parts.method);
     refuse_trace(&parts.method)?;
+    authority_of(&parts.uri, &parts.headers, Scheme::Http)?;
     let whole = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let rest = whole.strip_prefix("/c/").unwrap_or_default();
     let (name, rest) = match rest.find(['/', '?']) {
@@ -217,7 +222,7 @@ pub fn base_url(
     if !found.is_some_and(|found| found.places.iter().any(|place| place.is_looked_at(&connection))) {
         return Err(Rejection::auth_required());
     }
-    let rest = take_tokens(&mut parts.headers, rest, &connection);
+    let (rest, prefix_taken) = take_tokens(&mut parts.headers, rest, &connection);
     let (target, base) = connection.frozen.base_url().ok_or_else(|| {
         Rejection::new(Code::NotFound, "this connection has no base URL", "use it through the proxy instead")
     })?;
@@ -238,6 +243,7 @@ pub fn base_url(
         method: parts.method,
         headers: parts.headers,
         body: AgentBody::Live(body),
+        prefix_taken,
         routed: Some(routed),
         choice: None,
         upgrade: parts.extensions.remove(),
@@ -462,6 +468,9 @@ fn token_spans(path: &str) -> Vec<(usize, usize)> {
 #[must_use]
 pub fn mask_tokens(text: &str) -> String {
     let mut masked = text.to_owned();
+    if !text.contains("nxt_") {
+        return masked;
+    }
     for (at, length) in token_spans(text).into_iter().rev() {
         masked.replace_range(at..at + length, "nxt_***");
     }
@@ -473,8 +482,8 @@ fn decoded(text: &str) -> Cow<'_, str> {
 }
 
 /// Takes every place out in which a token is looked for, whatever it held, and every other place that held one. Gives
-/// the rest of the path.
-fn take_tokens(headers: &mut HeaderMap, rest: &str, connection: &Arc<Connection>) -> String {
+/// the rest of the path, and whether it had the connection's path prefix.
+fn take_tokens(headers: &mut HeaderMap, rest: &str, connection: &Arc<Connection>) -> (String, bool) {
     for name in KEY_HEADERS {
         headers.remove(*name);
     }
@@ -489,23 +498,19 @@ fn take_tokens(headers: &mut HeaderMap, rest: &str, connection: &Arc<Connection>
     headers.remove(AUTHORIZATION);
     let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
     let mut path = path.to_owned();
+    let mut prefix_taken = false;
     for destination in &connection.frozen.destinations {
         if let Some(rest) = super::upstream::without_path_prefix(&path, &destination.strategy) {
             path = rest.to_owned();
+            prefix_taken = true;
             break;
         }
     }
     for (at, length) in token_spans(&path).into_iter().rev() {
         path.replace_range(at..at + length, "");
     }
-    match query {
-        None => path,
-        Some(query) => {
-            let kept: Vec<&str> = query
-                .split('&')
-                .filter(|pair| !pair.split_once('=').is_some_and(|(_, value)| AgentToken::has_form(value)))
-                .collect();
-            if kept.is_empty() { path } else { format!("{path}?{}", kept.join("&")) }
-        }
-    }
+    let Some(query) = query else { return (path, prefix_taken) };
+    let holds_token = |pair: &&str| pair.split_once('=').is_some_and(|(_, value)| AgentToken::has_form(value));
+    let kept: Vec<&str> = query.split('&').filter(|pair| !holds_token(pair)).collect();
+    if kept.is_empty() { (path, prefix_taken) } else { (format!("{path}?{}", kept.join("&")), prefix_taken) }
 }

@@ -10,7 +10,7 @@ use super::reject::{Code, Rejection};
 use super::replay::Replay;
 use super::response;
 use super::scrub::Scrubber;
-use super::upstream::Outbound;
+use super::upstream::{Outbound, without_agent_copies};
 use crate::config::{Limits, Snapshot, Unmatched};
 use crate::connection::{Choice, RouteError};
 use crate::credential::{Lease, RefreshError};
@@ -42,26 +42,30 @@ pub async fn exchange(
     plane: &Arc<Plane>,
     snapshot: &Arc<Snapshot>,
     record: &mut Option<Record>,
-    intake: Intake,
+    mut intake: Intake,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let this = record.as_mut().ok_or_else(|| Rejection::new(Code::InternalError, "the request has no record", ""))?;
+    let this = record.as_mut().ok_or_else(Rejection::internal)?;
     if plane.pseudonym.is_in(&intake.headers) {
         return Err(Rejection::new(Code::Loop, "the request came from this proxy", "check the proxy settings"));
     }
     let limits = &snapshot.config.limits;
     let tenant = intake.principal.scope.tenant.clone();
-    let authorized = authorize(plane, snapshot, this, &intake).await?;
+    let authorized = authorize(plane, snapshot, this, &mut intake).await?;
 
     let websocket = hygiene::asks_for_websocket(&intake.method, &intake.headers);
+    let restricts_methods = !intake.principal.grant.methods.is_empty();
     let Intake { target, path, method, mut headers, body, upgrade, .. } = intake;
     let protocol = websocket.then(|| headers.get(http::header::UPGRADE).cloned()).flatten();
     let trailers = hygiene::asks_for_trailers(&headers);
     hygiene::clean_request(&mut headers);
+    if restricts_methods {
+        hygiene::remove_method_overrides(&mut headers);
+    }
     let mut outbound = Outbound { method, target, path, headers, trailers, upgrade: protocol };
     let base = match &authorized {
         Some(Authorized { choice, .. }) => {
             let destination = choice.destination();
-            outbound.remove_agent_copies(&destination.strategy, destination.path.as_str())?;
+            hygiene::remove_agent_copies(&mut outbound.headers, &destination.strategy);
             hygiene::narrow_accept_encoding(&mut outbound.headers);
             for (name, value) in &choice.connection.frozen.default_headers {
                 outbound.headers.entry(name).or_insert_with(|| value.clone());
@@ -162,7 +166,7 @@ async fn authorize(
     plane: &Plane,
     snapshot: &Arc<Snapshot>,
     record: &mut Record,
-    intake: &Intake,
+    intake: &mut Intake,
 ) -> Result<Option<Authorized>, Rejection> {
     let routed = match &intake.routed {
         Some(choice) => Ok(choice.clone()),
@@ -174,6 +178,11 @@ async fn authorize(
         Err(error) => return Err(error.into()),
     };
     record.connection(&choice.connection);
+    let destination = choice.destination();
+    let (strategy, base) = (&destination.strategy, destination.path.as_str());
+    // What is judged and recorded is what is sent, without the credential.
+    intake.path = without_agent_copies(intake.path.clone(), strategy, base, intake.prefix_taken)?;
+    record.path(&intake.path);
     let question = policy::Question {
         connection: &choice.connection.id,
         target: &intake.target,

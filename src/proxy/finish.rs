@@ -1,8 +1,9 @@
 //! The one exit of a request: its terminal audit line and its metrics.
 
 use super::body::Progress;
+use super::downstream::mask_tokens;
 use super::plane::Plane;
-use super::reject::{Code, Rejection};
+use super::reject::Rejection;
 use crate::audit::{AuditError, Event, Kind, Way};
 use crate::connection::Connection;
 use crate::identity::Principal;
@@ -57,6 +58,12 @@ impl Record {
         self.way
     }
 
+    /// Corrects how it came in.
+    pub fn set_way(&mut self, way: Way) {
+        self.way = way;
+        self.event.way = Some(way);
+    }
+
     /// The caller's address.
     #[must_use]
     pub fn client(&self) -> Option<std::net::IpAddr> {
@@ -86,13 +93,13 @@ impl Record {
 
     /// The path, after agent tokens were taken out of it and before a credential goes into it.
     pub fn path(&mut self, path: &CanonicalPath) {
-        self.event.path = Some(path.path().to_owned());
+        self.event.path = Some(mask_tokens(path.path()));
         self.event.query_keys = path
             .query()
             .into_iter()
             .flat_map(|query| query.split('&'))
             .filter(|pair| !pair.is_empty())
-            .map(|pair| pair.split('=').next().unwrap_or_default().to_owned())
+            .map(|pair| mask_tokens(pair.split('=').next().unwrap_or_default()))
             .collect();
     }
 
@@ -163,9 +170,6 @@ impl Record {
     pub fn refuse(&mut self, rejection: &Rejection) {
         self.event.status = Some(rejection.status(self.way).as_u16());
         self.event.reason = Some(rejection.code.as_str().to_owned());
-        if rejection.code == Code::AuthRequired {
-            self.event.path = self.event.path.take().map(|path| super::downstream::mask_tokens(&path));
-        }
         let kind = if self.has_started() { Kind::Aborted } else { Kind::Denied };
         self.terminal(kind);
     }

@@ -81,11 +81,19 @@ pub fn clean_response(headers: &mut HeaderMap) {
     remove(headers, NEVER_DOWN);
 }
 
-/// Takes method overrides out.
+/// Takes method overrides out, spellings with `_` too.
 pub fn remove_method_overrides(headers: &mut HeaderMap) {
-    for name in METHOD_OVERRIDES {
-        headers.remove(*name);
+    let is_override = |name: &&HeaderName| METHOD_OVERRIDES.iter().any(|known| same_name(name.as_str(), known));
+    let named: Vec<HeaderName> = headers.keys().filter(is_override).cloned().collect();
+    for name in named {
+        headers.remove(name);
     }
+}
+
+/// Whether two lower-case names are the same to a server that takes `_` for `-`.
+fn same_name(a: &str, b: &str) -> bool {
+    let alike = |(a, b): (u8, u8)| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_'));
+    a.len() == b.len() && a.bytes().zip(b.bytes()).all(alike)
 }
 
 fn remove(headers: &mut HeaderMap, names: &[&'static str]) {
@@ -113,7 +121,8 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .filter(|name| name != header::CONTENT_LENGTH && name != header::HOST)
+        // What says how the body is to be read is not hop by hop, whatever `Connection` says.
+        .filter(|name| !name.as_str().starts_with("content-") && name != header::HOST)
         .collect();
     for name in named {
         headers.remove(name);
@@ -124,13 +133,9 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
 /// there were any.
 pub fn remove_agent_copies(headers: &mut HeaderMap, strategy: &Strategy) -> bool {
     let names = strategy.header_names();
-    let same = |a: &str, b: &str| {
-        a.len() == b.len()
-            && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_')))
-    };
     let copies: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| names.iter().any(|injected| same(name.as_str(), injected.as_str())))
+        .filter(|name| names.iter().any(|injected| same_name(name.as_str(), injected.as_str())))
         .cloned()
         .collect();
     for name in &copies {

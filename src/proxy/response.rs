@@ -8,7 +8,9 @@ use super::reject::{Code, Rejection};
 use super::scrub::{Gunzip, Scrubber};
 use crate::config::Limits;
 use crate::net::UpstreamBody;
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, SET_COOKIE, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{Response, StatusCode};
 use http_body::Body;
 use hyper_util::rt::TokioIo;
@@ -39,8 +41,12 @@ pub fn pass_on(
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return switch(record, parts.headers, body, scrubber, upgrade, plane);
     }
+    let coding = coding(&parts.headers);
     hygiene::clean_response(&mut parts.headers);
     let mut answer = Answer::new(body, record);
+    if !answer.body.is_end_stream() && !length_is_true(&parts.headers, &answer.body) {
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     answer.idle = limits.stream_idle;
     answer.trailers =
         parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
@@ -48,7 +54,7 @@ pub fn pass_on(
         // A cookie is a credential that the agent would hold.
         parts.headers.remove(SET_COOKIE);
         scrubber.scrub_headers(&mut parts.headers);
-        match coding(&parts.headers) {
+        match coding {
             Coding::Identity => {}
             Coding::Gzip => {
                 parts.headers.remove(CONTENT_ENCODING);
@@ -76,7 +82,24 @@ pub fn pass_on(
     Ok(response)
 }
 
+/// Whether Content-Length, if there is one, is the length of the body that comes (RFC 9112 section 6.3).
+fn length_is_true(headers: &http::HeaderMap, body: &UpstreamBody<RequestBody>) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => true,
+        (Some(length), None) => {
+            let length = length.to_str().ok().and_then(|length| length.parse().ok());
+            length.is_some() && body.size_hint().exact() == length
+        }
+        _ => false,
+    }
+}
+
 fn coding(headers: &http::HeaderMap) -> Coding {
+    let hop_by_hop = headers.get_all(TRANSFER_ENCODING).iter().collect::<Vec<_>>();
+    if hop_by_hop.len() > 1 || hop_by_hop.iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Coding::Other;
+    }
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Coding::Identity,

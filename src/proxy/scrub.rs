@@ -14,15 +14,22 @@ const DECODED: usize = 64 * 1024;
 /// Overwrites the secrets of one request.
 pub struct Scrubber {
     patterns: Vec<Secret>,
+    /// The end of the stream so far, with which a match may begin.
     held: BytesMut,
+    /// How many bytes of that the agent has already.
+    shown: usize,
     found: u64,
 }
+
+/// So many bytes with which a match may begin are let go when the upstream pauses, once: a message that ends in a byte
+/// of the credential must not wait for the next one.
+const LET_GO: usize = 4;
 
 impl Scrubber {
     /// For these values. Gives none when there is nothing to look for.
     #[must_use]
     pub fn new(patterns: Vec<Secret>) -> Option<Self> {
-        (!patterns.is_empty()).then(|| Self { patterns, held: BytesMut::new(), found: 0 })
+        (!patterns.is_empty()).then(|| Self { patterns, held: BytesMut::new(), shown: 0, found: 0 })
     }
 
     /// How many were found so far.
@@ -34,7 +41,20 @@ impl Scrubber {
     /// Whether bytes are held back.
     #[must_use]
     pub fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+        self.held.len() > self.shown
+    }
+
+    /// Whether a pause lets go of what is held back.
+    #[must_use]
+    pub fn may_let_go(&self) -> bool {
+        self.is_holding() && self.held.len() <= LET_GO
+    }
+
+    /// The upstream pauses: gives what is held back. The match that may have begun is still looked for.
+    pub fn let_go(&mut self) -> Bytes {
+        let bytes = Bytes::copy_from_slice(&self.held[self.shown..]);
+        self.shown = self.held.len();
+        bytes
     }
 
     /// Header values, in place.
@@ -74,16 +94,18 @@ impl Scrubber {
             Some(clean) => Bytes::from(clean),
             None => data,
         };
-        let held = self.possible_beginning(&data);
-        if held > 0 {
-            self.held.extend_from_slice(&data.split_off(data.len() - held));
+        let passed = data.len() - self.possible_beginning(&data);
+        if passed < data.len() {
+            self.held.extend_from_slice(&data.split_off(passed));
         }
-        data
+        let shown = std::mem::replace(&mut self.shown, self.shown.saturating_sub(passed));
+        data.split_off(shown.min(passed))
     }
 
     /// The end of a stream; gives what was held back.
     pub fn finish(&mut self) -> Bytes {
-        self.held.split().freeze()
+        let shown = std::mem::take(&mut self.shown);
+        self.held.split().freeze().split_off(shown)
     }
 
     /// The length of the longest end of `data` with which a match could begin.
@@ -135,7 +157,9 @@ impl Gunzip {
     pub fn decode(&mut self) -> Result<Option<Bytes>, GunzipError> {
         loop {
             if self.ended {
-                if self.input.is_empty() {
+                // Some writers pad with zeros.
+                if self.input.iter().all(|byte| *byte == 0) {
+                    self.input.clear();
                     return Ok(None);
                 }
                 // RFC 1952 section 2.2: members follow each other.

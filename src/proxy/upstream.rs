@@ -1,10 +1,9 @@
 //! The upstream copy of a request: cleaned, then injected. The only place that applies an [`Injection`].
 
-use super::hygiene;
 use crate::net::Upstream;
 use crate::secret::AgentToken;
 use crate::strategy::{Edit, Injection, Strategy};
-use crate::types::{CanonicalPath, Target};
+use crate::types::{CanonicalPath, PathError, Target};
 use http::header::{HOST, HeaderMap, HeaderValue, TE};
 use http::{Method, Request, Uri, Version};
 
@@ -33,29 +32,6 @@ pub struct Outbound {
 pub struct Misfit;
 
 impl Outbound {
-    /// Removes the agent's own copies of what `strategy` injects: headers in every spelling, query parameters, the path
-    /// prefix. `base` is the length of the connection's base path, under which a path prefix stands.
-    ///
-    /// # Errors
-    /// When the path cannot stand without them.
-    pub fn remove_agent_copies(&mut self, strategy: &Strategy, base: &str) -> Result<(), crate::types::PathError> {
-        hygiene::remove_agent_copies(&mut self.headers, strategy);
-        let mut text = self.path.as_str().to_owned();
-        for name in strategy.query_names() {
-            text = without_parameter(&text, name);
-        }
-        let path_end = text.find('?').unwrap_or(text.len());
-        if let Some(under) = text[..path_end].strip_prefix(base)
-            && let Some(rest) = without_path_prefix(under, strategy)
-        {
-            text = format!("{base}{rest}{}", &text[path_end..]);
-        }
-        if text != self.path.as_str() {
-            self.path = CanonicalPath::parse(text.as_bytes())?;
-        }
-        Ok(())
-    }
-
     /// The request for one attempt over `upstream`. Nothing changes a header after the injection.
     ///
     /// # Errors
@@ -113,6 +89,31 @@ fn scheme(target: &Target) -> &'static str {
         crate::types::Scheme::Http => "http",
         crate::types::Scheme::Https => "https",
     }
+}
+
+/// A path without the agent's own copies of what `strategy` puts into it: query parameters, and the path prefix under the
+/// base path unless it was taken out already.
+///
+/// # Errors
+/// When what is left is not a path.
+pub fn without_agent_copies(
+    path: CanonicalPath,
+    strategy: &Strategy,
+    base: &str,
+    prefix_taken: bool,
+) -> Result<CanonicalPath, PathError> {
+    let mut text = path.as_str().to_owned();
+    for name in strategy.query_names() {
+        text = without_parameter(&text, name);
+    }
+    let path_end = text.find('?').unwrap_or(text.len());
+    if !prefix_taken
+        && let Some(under) = text[..path_end].strip_prefix(base)
+        && let Some(rest) = without_path_prefix(under, strategy)
+    {
+        text = format!("{base}{rest}{}", &text[path_end..]);
+    }
+    if text == path.as_str() { Ok(path) } else { CanonicalPath::parse(text.as_bytes()) }
 }
 
 /// A path and query without the parameters of that name, in every encoding of it.

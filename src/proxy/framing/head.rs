@@ -216,6 +216,9 @@ fn request_line<'a>(line: &'a [u8], limits: &HeadLimits) -> Result<(&'a [u8], bo
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err(fault);
     }
+    if fault == Violation::Authority && authority(target).contains(&b'@') {
+        return Err(Violation::Authority);
+    }
     if target.contains(&b'#') {
         return Err(Violation::Path);
     }
@@ -223,6 +226,13 @@ fn request_line<'a>(line: &'a [u8], limits: &HeadLimits) -> Result<(&'a [u8], bo
         return Err(fault);
     }
     Ok((method, http10))
+}
+
+/// The authority of a target in authority or absolute form.
+fn authority(target: &[u8]) -> &[u8] {
+    let start = memchr::memmem::find(target, b"://").map_or(0, |at| at + 3);
+    let rest = &target[start..];
+    &rest[..rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len())]
 }
 
 /// A rough look: what a host cannot have. The meaning is judged with the target.

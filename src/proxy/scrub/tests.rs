@@ -46,6 +46,25 @@ fn a_stream_without_a_match_is_not_delayed() {
 }
 
 #[test]
+fn a_pause_lets_go_of_a_little_and_no_more() {
+    let mut scrubber = scrubber(&["s3cr3t-value"]);
+    let mut got = scrubber.push(Bytes::from_static(b"message s")).to_vec();
+    assert!(scrubber.may_let_go());
+    got.extend_from_slice(&scrubber.let_go());
+    assert_eq!(got, b"message s");
+    assert!(!scrubber.is_holding());
+    for byte in b"3cr3t-value." {
+        got.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(&[*byte])));
+        if scrubber.may_let_go() {
+            got.extend_from_slice(&scrubber.let_go());
+        }
+    }
+    got.extend_from_slice(&scrubber.finish());
+    assert_eq!(String::from_utf8(got).unwrap(), "message s3cr********.");
+    assert_eq!(scrubber.found(), 1);
+}
+
+#[test]
 fn headers_are_scrubbed() {
     let mut headers = HeaderMap::new();
     headers.insert("x-echo", HeaderValue::from_static("Bearer s3cr3t-value"));
@@ -81,6 +100,7 @@ fn gzip_is_decoded_in_bounded_steps() {
     assert_eq!(gunzip(&bomb, bomb.len()).unwrap().len(), 20 << 20);
     let two = [gzip(b"one"), gzip(b"two")].concat();
     assert_eq!(gunzip(&two, 5).unwrap(), b"onetwo");
+    assert_eq!(gunzip(&[two.as_slice(), &[0; 40]].concat(), 7).unwrap(), b"onetwo");
     assert_eq!(gunzip(&two[..two.len() - 3], 64), Err(GunzipError));
     assert_eq!(gunzip(b"not gzip at all", 64), Err(GunzipError));
     assert_eq!(gunzip(b"", 64).unwrap(), b"");
