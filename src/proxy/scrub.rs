@@ -98,7 +98,8 @@ impl Scrubber {
         if passed < data.len() {
             self.held.extend_from_slice(&data.split_off(passed));
         }
-        let shown = std::mem::replace(&mut self.shown, self.shown.saturating_sub(passed));
+        let shown = self.shown;
+        self.shown = shown.saturating_sub(passed);
         data.split_off(shown.min(passed))
     }
 
