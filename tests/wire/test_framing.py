@@ -154,7 +154,7 @@ def test_d4_a_body_that_ends_early(mode):
         mode.settle()
         requests = [one for one in mode.recorder.since(mark) if "early-end" in one.target]
         assert not any(request.complete for request in requests), requests
-        assert mode.recorder.problems == []
+        assert mode.recorder.take_problems() == []
 
 
 LINES = {
@@ -215,7 +215,7 @@ def test_d7_a_body_that_looks_like_a_request(mode, method):
     [request, *rest] = [one for one in mode.recorder.since(mark) if "/settled-" not in one.target]
     assert request.body == inner
     assert all(one.target.endswith("/after") for one in rest), rest
-    assert mode.recorder.problems == []
+    assert mode.recorder.take_problems() == []
 
 
 @pytest.mark.parametrize("coding", ["length", "chunked"])

@@ -77,7 +77,8 @@ class Mode:
         answers, closed = self.exchange(data, finish)
         self.settle()
         requests = [one for one in self.recorder.since(mark) if "/settled-" not in one.target]
-        assert self.recorder.problems == [], self.recorder.problems
+        problems = self.recorder.take_problems()
+        assert problems == [], problems
         assert self.evil.connections == evil, "something reached the attacker's host"
         final = [answer for answer in answers if answer.status >= 200]
         accepted = [answer for answer in final if answer.code is None]

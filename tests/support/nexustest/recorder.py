@@ -55,6 +55,12 @@ class Recorder:
         with self.lock:
             return self.requests[mark:]
 
+    def take_problems(self) -> list[str]:
+        """What was malformed since the last time; the next test starts anew."""
+        with self.lock:
+            problems, self.problems = self.problems, []
+        return problems
+
     def accept(self) -> None:
         while True:
             try:
@@ -192,6 +198,6 @@ def check(head: bytes) -> tuple[bytes, int, bool]:
     if codings and codings[0] != b"chunked":
         raise Malformed(f"coding {codings}")
     for name in names:
-        if name.startswith(b"proxy-") or name.startswith(b"x-nexus-"):
+        if name in (b"proxy-authorization", b"proxy-connection") or name.startswith(b"x-nexus-"):
             raise Malformed(f"{name!r} was passed on")
     return found[1], int(lengths[0]) if lengths else 0, bool(codings)
