@@ -412,3 +412,6 @@ where
         self.incoming.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,3 +136,6 @@ async fn guarded(handling: impl Future<Output = Response<ResponseBody>>) -> Resu
         rejection.response(Way::Forward, &RequestId::generate())
     }))
 }
+
+#[cfg(test)]
+mod tests;
