@@ -11,7 +11,7 @@ import time
 
 import httpx
 import pytest
-from nexustest.home import Home, canary, in_threads, wait_for
+from nexustest.home import Home, canary, wait_for
 from nexustest.hosts import API, BULK, PINNED
 from nexustest.wire import Wire, basic, tunnel
 

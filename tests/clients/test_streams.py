@@ -75,7 +75,8 @@ def test_events_arrive_as_they_are_sent(client, python, upstream, secrets_of, tm
 
 OPENAI = """
     import openai, sys
-    client = openai.OpenAI(max_retries=0, **({"base_url": sys.argv[1], "api_key": "placeholder"} if len(sys.argv) > 1 else {}))
+    proxied = {"base_url": sys.argv[1], "api_key": "placeholder"} if len(sys.argv) > 1 else {}
+    client = openai.OpenAI(max_retries=0, **proxied)
     ask = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
     print(client.chat.completions.create(**ask).choices[0].message.content)
     chunks = [chunk.choices[0].delta.content for chunk in client.chat.completions.create(stream=True, **ask)]
@@ -85,7 +86,8 @@ OPENAI = """
 
 ANTHROPIC = """
     import anthropic, sys
-    client = anthropic.Anthropic(max_retries=0, **({"base_url": sys.argv[1], "api_key": "placeholder"} if len(sys.argv) > 1 else {}))
+    proxied = {"base_url": sys.argv[1], "api_key": "placeholder"} if len(sys.argv) > 1 else {}
+    client = anthropic.Anthropic(max_retries=0, **proxied)
     ask = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
     print(client.messages.create(**ask).content[0].text)
     with client.messages.stream(**ask) as stream:

@@ -68,7 +68,7 @@ class Provider:
         answer = session.get(
             f"{self.origin}/auth",
             params={
-                "client_id": "nexus", "response_type": "code", "redirect_uri": REDIRECT, "prompt": "consent",
+                "client_id": "nexus-post", "response_type": "code", "redirect_uri": REDIRECT, "prompt": "consent",
                 "scope": "openid offline_access", "state": "s",
             },
             allow_redirects=False,
@@ -83,7 +83,8 @@ class Provider:
         answer = session.post(
             f"{self.origin}/token",
             data={
-                "grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "client_id": "nexus",
+                "grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT,
+                "client_id": "nexus-post",
                 "client_secret": self.secret,
             },
         )
@@ -144,11 +145,11 @@ class Install:
             wire.send(f"{method} {path} HTTP/1.1\r\nHost: {LOGIN}:{self.provider.port}\r\n{length}\r\n".encode() + body)
             return wire.answer(method)
 
-    def register(self, grant: str, fields: dict, name: str = "api", *more: str) -> None:
+    def register(self, grant: str, fields: dict, auth: str = "post") -> None:
         self.home.json(
-            "register", "custom", "--name", name, "--base-url", f"{self.provider.origin}/api", "--oauth", grant,
-            "--token-url", f"{self.provider.origin}/token", "--token-auth", "post", *more, "--stdin-json",
-            stdin=json.dumps({"client_id": "nexus", "client_secret": self.provider.secret} | fields),
+            "register", "custom", "--name", "api", "--base-url", f"{self.provider.origin}/api", "--oauth", grant,
+            "--token-url", f"{self.provider.origin}/token", "--token-auth", auth, "--stdin-json",
+            stdin=json.dumps({"client_id": f"nexus-{auth}", "client_secret": self.provider.secret} | fields),
         )
 
 

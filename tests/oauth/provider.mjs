@@ -13,20 +13,21 @@ const { default: Provider } = await import(pathToFileURL(require.resolve('oidc-p
 
 const HOST = 'login.example.test';
 const mode = { rotate: true, ttl: 3600, fail: null, delay: 0 };
-const seen = { refreshes: 0, revoked: 0, tokens: 0, grants: [], api: [], refused: 0 };
+const nothing = () => ({ refreshes: 0, revoked: 0, tokens: 0, grants: [], api: [], refused: 0 });
+const seen = nothing();
 
 const server = https.createServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key) });
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
 const { port } = server.address();
 
 const provider = new Provider(`https://${HOST}:${port}`, {
-  clients: [{
-    client_id: 'nexus',
+  clients: ['post', 'basic'].map((how) => ({
+    client_id: `nexus-${how}`,
     client_secret: process.env.CLIENT_SECRET,
     redirect_uris: ['https://app.example.test/callback'],
     grant_types: ['authorization_code', 'refresh_token', 'client_credentials'],
-    token_endpoint_auth_method: process.env.CLIENT_AUTH ?? 'client_secret_post',
-  }],
+    token_endpoint_auth_method: `client_secret_${how}`,
+  })),
   cookies: { keys: ['tests'] },
   features: {
     devInteractions: { enabled: false },
@@ -35,7 +36,7 @@ const provider = new Provider(`https://${HOST}:${port}`, {
   pkce: { required: () => false },
   scopes: ['openid', 'offline_access'],
   rotateRefreshToken: () => mode.rotate,
-  issueRefreshToken: async (ctx, client, code) => client.grantTypeAllowed('refresh_token') && code.scopes.has('offline_access'),
+  issueRefreshToken: async (ctx, client, code) => code.scopes.has('offline_access'),
   ttl: {
     AccessToken: () => mode.ttl,
     ClientCredentials: () => mode.ttl,
@@ -51,13 +52,12 @@ const provider = new Provider(`https://${HOST}:${port}`, {
 });
 
 provider.on('grant.revoked', () => { seen.revoked += 1; });
-provider.on('grant.error', (ctx, error) => { seen.grants.push(`${error.error}: ${error.error_detail ?? error.error_description}`); });
+provider.on('grant.error', (ctx, error) => { seen.grants.push(`${error.error}: ${error.error_detail ?? ''}`); });
 provider.on('server_error', (ctx, error) => { console.error(error); });
 
 provider.use(async (ctx, next) => {
   if (ctx.path !== '/token') return next();
-  const asked = seen;
-  asked.tokens += 1;
+  seen.tokens += 1;
   if (mode.delay) await new Promise((resolve) => setTimeout(resolve, mode.delay));
   if (mode.fail) {
     ctx.status = mode.fail.status;
@@ -65,7 +65,7 @@ provider.use(async (ctx, next) => {
     return undefined;
   }
   await next();
-  if (ctx.oidc?.params?.grant_type === 'refresh_token') asked.refreshes += 1;
+  if (ctx.oidc?.params?.grant_type === 'refresh_token') seen.refreshes += 1;
   // Without rotation the answer has no refresh token: the old one goes on.
   if (!mode.rotate && ctx.body) delete ctx.body.refresh_token;
   return undefined;
@@ -130,7 +130,7 @@ const control = http.createServer(async (req, res) => {
   const text = Buffer.concat(chunks).toString();
   if (req.url === '/expire') for (const id of issued) destroyed.add(id);
   if (req.url === '/mode') Object.assign(mode, JSON.parse(text));
-  if (req.url === '/reset') Object.assign(seen, { refreshes: 0, revoked: 0, tokens: 0, grants: [], api: [], refused: 0 });
+  if (req.url === '/reset') Object.assign(seen, nothing());
   res.end(JSON.stringify(seen));
 });
 await new Promise((resolve) => control.listen(0, '127.0.0.1', resolve));

@@ -109,7 +109,8 @@ def test_a_body_of_unknown_length(install, provider):
     for size, status in ((50_000, 200), (5_000_000, 401)):
         provider.expire()
         with install.wire(server) as wire:
-            wire.send(f"POST /api/chunked HTTP/1.1\r\nHost: login.example.test:{provider.port}\r\nTransfer-Encoding: chunked\r\n\r\n")
+            host = f"login.example.test:{provider.port}"
+            wire.send(f"POST /api/chunked HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n")
             for _ in range(size // 10_000):
                 wire.send(b"2710\r\n" + b"c" * 10_000 + b"\r\n")
             wire.send(b"0\r\n\r\n")
@@ -163,7 +164,7 @@ def test_a_failed_refresh_passes_the_401_on(install, provider, how):
         fields = {name: given[name] for name in ("refresh_token", "access_token", "expires_in")}
         install.home.nexus(
             "connection", "set", "api", "--stdin-json",
-            stdin=json.dumps({"client_id": "nexus", "client_secret": provider.secret} | fields),
+            stdin=json.dumps({"client_id": "nexus-post", "client_secret": provider.secret} | fields),
         )
         assert install.ask(server).status == 200
 
@@ -199,9 +200,9 @@ def test_refresh_ahead_of_the_end(install, provider):
     assert seen["refused"] == 0 and 2 <= seen["refreshes"] <= 6, seen["refreshes"]
 
 
-@pytest.mark.parametrize("auth", ["post"])
+@pytest.mark.parametrize("auth", ["post", "basic"])
 def test_client_credentials(bare, provider, auth):
-    bare.register("client_credentials", {})
+    bare.register("client_credentials", {}, auth)
     bare.token = bare.home.token("api")[1]
     servers = [bare.home.up(), bare.home.up()]
     answers = in_threads(40, lambda index: bare.ask(servers[index % 2]))

@@ -35,7 +35,8 @@ def test_a25_a27_the_agents_own(mode, secret, fields):
 
 
 def test_a27_named_headers_are_dropped(mode, secret):
-    outcome = mode.attack(mode.head("GET", "/a27", "Connection: x-private, keep-alive", "X-Private: a", "Keep-Alive: timeout=5"))
+    fields = ["Connection: x-private, keep-alive", "X-Private: a", "Keep-Alive: timeout=5"]
+    outcome = mode.attack(mode.head("GET", "/a27", *fields))
     request = only(mode, outcome, secret)
     for name in ("x-private", "keep-alive", "connection", "te", "upgrade"):
         assert request.all(name) in ([], ["keep-alive"]), request.head
@@ -55,9 +56,9 @@ def test_d14_twins_of_framing_and_credential(mode, secret):
 
 
 def test_d11_trailers_are_dropped(mode, secret):
-    trailers = b"Authorization: Bearer mine\r\nContent-Length: 9\r\nHost: evil.test\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n"
-    data = mode.head("POST", "/d11", "Transfer-Encoding: chunked", "Trailer: X-A") + b"2\r\nab\r\n0\r\n" + trailers + b"\r\n"
-    outcome = mode.attack(data)
+    trailers = b"Authorization: Bearer mine\r\nContent-Length: 9\r\nHost: evil.test\r\nX-A: b\r\n\r\n"
+    head = mode.head("POST", "/d11", "Transfer-Encoding: chunked", "Trailer: X-A")
+    outcome = mode.attack(head + b"2\r\nab\r\n0\r\n" + trailers)
     assert [answer.status for answer in outcome.answers] in ([200, 200], [400]), outcome
     if outcome.first.status == 200:
         assert only(mode, outcome, secret).body == b"ab"
@@ -65,7 +66,7 @@ def test_d11_trailers_are_dropped(mode, secret):
 
 @pytest.mark.parametrize("protocol", ["h2c", "TLS/1.0", "connect-udp", "h2c, websocket", "foo"])
 def test_d13_other_upgrades(mode, secret, protocol):
-    fields = ["Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"]
+    fields = ["Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: AAMAAABk"]
     outcome = mode.attack(mode.head("GET", "/d13", *fields))
     assert outcome.first.status in (200, 400), outcome
     for request in outcome.requests:
