@@ -14,6 +14,7 @@ use line::with_line;
 use node::Node;
 use parking_lot::Mutex;
 use segments::{Segment, make_directory};
+use std::borrow::BorrowMut;
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
@@ -126,8 +127,8 @@ impl Spool {
     ///
     /// # Errors
     /// [`AuditError`], only with [`OnFull::Block`].
-    pub async fn start(&self, mut event: Event) -> Result<(), AuditError> {
-        match with_line(&mut event, |event, line| self.shared.start(event, line))? {
+    pub async fn start(&self, mut event: impl BorrowMut<Event>) -> Result<(), AuditError> {
+        match with_line(event.borrow_mut(), |event, line| self.shared.start(event, line))? {
             Some(segment) => self.shared.synced(segment).await,
             None => Ok(()),
         }

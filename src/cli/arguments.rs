@@ -1,8 +1,8 @@
 //! The whole command line as one type, and the way from it to an exit code.
 
 use super::{
-    CliError, Context, Global, app, audit, ca, config, connection, connection_test, describe, doctor, env, explain,
-    init, output, provider, register, run, token, up,
+    CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
+    explain, init, output, provider, register, run, token, up,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -36,6 +36,8 @@ pub enum Command {
     Init(init::Init),
     /// Serve until SIGTERM
     Up(up::Up),
+    /// Show what nexus does, with a sample API in this process; no internet needed
+    Demo(demo::Demo),
     /// Make a connection: a provider of the catalogue, or `custom`
     Register(register::Register),
     /// Look at, change and test connections
@@ -89,6 +91,8 @@ pub fn main() -> ExitCode {
         Command::Up(_) => "info",
         // The child owns the terminal.
         Command::Run(_) => "error",
+        // The file watcher warns when its directory goes before it does, which is meant here.
+        Command::Demo(_) => "error",
         _ => "warn",
     });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -118,6 +122,7 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
     match arguments.command {
         Command::Init(command) => command.execute(context).await,
         Command::Up(command) => command.execute(context).await,
+        Command::Demo(command) => command.execute(context).await,
         Command::Register(command) => command.execute(context).await,
         Command::Connection(command) => command.execute(context).await,
         Command::List(command) => command.execute(context).await,

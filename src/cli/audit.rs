@@ -110,7 +110,7 @@ fn print_events(format: Format, events: &[Event], tenant: Option<&str>) -> Resul
 }
 
 /// One event for people: columns that line up for usual lengths, so that it works for a stream too.
-fn line(event: &Event) -> String {
+pub(super) fn line(event: &Event) -> String {
     let kind = match event.event {
         Kind::Start => "start",
         Kind::End => "end",

@@ -40,7 +40,7 @@ fn given_fields(context: &Context, record: &ConnectionRecord, input: &SecretInpu
     let connection = Connection::from_record(record, None)?;
     let mut fields = SecretFields::default();
     if connection.frozen.oauth.is_some() {
-        return register_custom::oauth_fields(input);
+        return register_custom::oauth_fields(input.read()?);
     }
     let known = field_names(&connection);
     match input.read()? {

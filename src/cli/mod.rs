@@ -12,6 +12,7 @@ mod connection;
 mod connection_set;
 mod connection_test;
 mod context;
+mod demo;
 mod doctor;
 mod env;
 mod environment;

@@ -130,19 +130,30 @@ impl Register {
         let new = match custom {
             Some(custom) => {
                 check_name(context, &install, &custom.name, replace).await?;
-                register_custom::prepare(custom, &self.secret, context.clock.now())?
+                register_custom::prepare(custom, self.secret.read()?, context.clock.now())?
             }
             None => register_provider::prepare(self, context, &install).await?,
         };
-        check_injection(&new)?;
-        secret_input::warn_about(&new.credential.access);
-        if let Some(grant) = &new.credential.grant {
-            secret_input::warn_about(grant);
-        }
-        let record = insert(context, &install, &new, replace).await?;
-        context.notify().await;
+        let record = save(context, &install, &new, replace).await?;
         report(context, &record)
     }
+}
+
+/// Checks that the credential fits its places, writes the connection, and waits until the running servers know it.
+pub(super) async fn save(
+    context: &Context,
+    install: &Install,
+    new: &NewConnection,
+    replace: bool,
+) -> Result<ConnectionRecord, CliError> {
+    check_injection(new)?;
+    secret_input::warn_about(&new.credential.access);
+    if let Some(grant) = &new.credential.grant {
+        secret_input::warn_about(grant);
+    }
+    let record = insert(context, install, new, replace).await?;
+    context.notify().await;
+    Ok(record)
 }
 
 /// Refuses a name that is taken, before a person is asked for secrets.

@@ -1,8 +1,8 @@
 //! `nexus register custom`: a connection to anything, described by flags.
 
+use super::CliError;
 use super::register::{Credential, NewConnection, OAuthKind, Register, TokenAuth, check_scheme};
 use super::secret_input::{Given, prompt};
-use super::{CliError, SecretInput};
 use crate::connection::{Frozen, Grant, OAuthGrant};
 use crate::provider::TokenClientAuth;
 use crate::secret::{Secret, SecretFields};
@@ -81,17 +81,17 @@ pub(super) fn check(register: &Register) -> Result<Custom, CliError> {
     Ok(Custom { name, base_url, strategy, oauth })
 }
 
-/// Adds the secrets.
-pub(super) fn prepare(custom: Custom, input: &SecretInput, now: UnixSeconds) -> Result<NewConnection, CliError> {
+/// Adds the secrets that came in.
+pub(super) fn prepare(custom: Custom, given: Given, now: UnixSeconds) -> Result<NewConnection, CliError> {
     let Custom { name, base_url, strategy, oauth } = custom;
     let (oauth, credential) = match oauth {
         Some(CustomOAuth { grant, token_url, token_auth, scope }) => {
-            let fields = oauth_fields(input)?;
+            let fields = oauth_fields(given)?;
             let client_auth = client_auth(token_auth, fields.get("client_secret").is_some())?;
             let credential = oauth_credential(grant, &fields, now)?;
             (Some(OAuthGrant { grant, token_url, client_auth, scope }), credential)
         }
-        None => (None, Credential { access: static_fields(&strategy, input)?, ..Credential::default() }),
+        None => (None, Credential { access: static_fields(&strategy, given)?, ..Credential::default() }),
     };
     let frozen = Frozen::custom(&base_url, strategy, oauth)
         .map_err(|error| CliError::Usage(format!("--base-url {base_url}: {error}")))?;
@@ -105,10 +105,10 @@ fn bearer() -> Placement {
 }
 
 /// The fields that the placements name.
-fn static_fields(strategy: &Strategy, input: &SecretInput) -> Result<SecretFields, CliError> {
+fn static_fields(strategy: &Strategy, given: Given) -> Result<SecretFields, CliError> {
     let needed = strategy.fields();
     let mut fields = SecretFields::default();
-    match input.read()? {
+    match given {
         Given::One(value) => match needed.as_slice() {
             [only] => fields.insert(only, value),
             several => {
@@ -161,10 +161,10 @@ fn check_names(given: &SecretFields, known: &[String]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Reads the fields of an OAuth connection, all or some of them.
-pub(super) fn oauth_fields(input: &SecretInput) -> Result<SecretFields, CliError> {
+/// The fields of an OAuth connection, all or some of them.
+pub(super) fn oauth_fields(given: Given) -> Result<SecretFields, CliError> {
     let known: Vec<String> = OAUTH_FIELDS.iter().map(|name| (*name).to_owned()).collect();
-    match input.read()? {
+    match given {
         Given::Fields(fields) => {
             check_names(&fields, &known)?;
             Ok(fields)

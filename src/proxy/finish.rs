@@ -153,7 +153,7 @@ impl Record {
     /// # Errors
     /// [`AuditError`]: nothing must be sent.
     pub async fn start(&mut self) -> Result<(), AuditError> {
-        let result = self.plane.spool.start((*self.event).clone()).await;
+        let result = self.plane.spool.start(&mut *self.event).await;
         self.plane.metrics.audit_written(result.is_ok());
         result?;
         self.sent = Some(Instant::now());
@@ -222,7 +222,8 @@ impl Record {
         let overhead = self.sent.map(|sent| sent.duration_since(self.started));
         let status = event.status;
         self.plane.metrics.request_finished(decision, status, total, overhead, request_bytes, self.response_bytes);
-        let event = std::mem::replace(&mut **event, Event::new(kind, RequestId::generate()));
+        let spent = Event::new(kind, event.request_id.clone());
+        let event = std::mem::replace(&mut **event, spent);
         self.plane.spool.finish(event);
     }
 }
@@ -230,7 +231,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.done {
-            self.abort("client_gone");
+            self.abort(if std::thread::panicking() { "internal_error" } else { "client_gone" });
         }
     }
 }
