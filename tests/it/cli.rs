@@ -298,7 +298,7 @@ fn a_run_passes_the_exit_code_and_takes_its_token_with_it() {
     assert_eq!(tokens[0]["state"], "revoked");
 
     assert_eq!(home.code(&["run", "--", "no-such-program-anywhere"]), 127);
-    assert_eq!(home.code(&["run", "--", "sh", "-c", "kill -TERM $PPID; sleep 60"]), 143, "signals are passed on");
+    assert_eq!(home.code(&["run", "--", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]), 143, "signals are passed on");
     let tokens = home.json(&["token", "list"]);
     assert!(tokens.as_array().unwrap().iter().all(|token| token["state"] == "revoked"), "{tokens}");
 }
