@@ -61,7 +61,7 @@ impl ConnectionCommand {
             Self::Set(set) => set.execute(context).await,
             Self::Test(test) => test.execute(context).await,
             Self::Show { connection } => {
-                let install = context.open().await?;
+                let install = context.open_records().await?;
                 let record = install.store.find_connection(&context.scope, &connection).await?;
                 let facts = Facts::load(context, &install).await?;
                 output::print_object(context.format, &facts.show(&record))
@@ -69,7 +69,7 @@ impl ConnectionCommand {
             Self::Disable { connection } => set_disabled(context, &connection, true).await,
             Self::Enable { connection } => set_disabled(context, &connection, false).await,
             Self::Delete { connection } => {
-                let install = context.open().await?;
+                let install = context.open_records().await?;
                 let name = install.store.delete_connection(&context.scope, &connection).await?;
                 context.notify().await;
                 output::say(&format!("deleted {name}"));
@@ -81,7 +81,7 @@ impl ConnectionCommand {
 
 impl List {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let install = context.open().await?;
+        let install = context.open_records().await?;
         let records = install.store.list_connections(&context.scope).await?;
         let facts = Facts::load(context, &install).await?;
         let rows: Vec<Value> = records.iter().map(|record| facts.row(record)).collect();
@@ -94,7 +94,7 @@ impl List {
 }
 
 async fn set_disabled(context: &Context, connection: &str, disabled: bool) -> Result<(), CliError> {
-    let install = context.open().await?;
+    let install = context.open_records().await?;
     install.store.set_connection_disabled(&context.scope, connection, disabled).await?;
     context.notify().await;
     output::say(&format!("{} {connection}", if disabled { "disabled" } else { "enabled" }));

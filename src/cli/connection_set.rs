@@ -25,7 +25,7 @@ const TRIES: usize = 5;
 
 impl Set {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let install = context.open().await?;
+        let install = context.open_records().await?;
         let record = install.store.find_connection(&context.scope, &self.connection).await?;
         let given = given_fields(context, &record, &self.secret)?;
         warn_about(&given);

@@ -126,7 +126,7 @@ impl Register {
         if custom.is_none() {
             register_provider::check(&self, &context.catalog()?)?;
         }
-        let install = context.open_or_init().await?;
+        let install = context.open_records_or_init().await?;
         let new = match custom {
             Some(custom) => {
                 check_name(context, &install, &custom.name, replace).await?;

@@ -120,7 +120,7 @@ impl TokenCommand {
             Self::List => list(context).await,
             Self::Rotate { id, grace } => rotate(context, &id, grace).await,
             Self::Revoke { id } => {
-                let install = context.open().await?;
+                let install = context.open_records().await?;
                 install.store.revoke_token(&context.scope, &id, context.clock.now()).await?;
                 context.notify().await;
                 output::say(&format!("revoked {id}"));
@@ -132,7 +132,7 @@ impl TokenCommand {
 
 impl Create {
     async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let install = context.open_or_init().await?;
+        let install = context.open_records_or_init().await?;
         let connections = context.connection_ids(&install, &self.connections).await?;
         let names: Vec<&str> = connections.iter().map(|(_, name)| name.as_str()).collect();
         let new = NewToken {
@@ -179,7 +179,7 @@ async fn say_how_to_use(context: &Context, install: &Install, value: &AgentToken
 }
 
 async fn rotate(context: &Context, id: &TokenId, grace: Duration) -> Result<(), CliError> {
-    let install = context.open().await?;
+    let install = context.open_records().await?;
     let tokens = install.store.list_tokens(&context.scope).await?;
     let Some(mut record) = tokens.into_iter().find(|token| token.id == *id) else {
         return Err(CliError::NotFound(format!("token {id} does not exist; nexus token list shows all")));
@@ -215,7 +215,7 @@ const COLUMNS: [(&str, &str); 9] = [
 ];
 
 async fn list(context: &Context) -> Result<(), CliError> {
-    let install = context.open().await?;
+    let install = context.open_records().await?;
     let tokens = install.store.list_tokens(&context.scope).await?;
     let names: HashMap<ConnectionId, String> = install
         .store

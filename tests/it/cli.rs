@@ -279,6 +279,48 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
 }
 
 #[test]
+fn a_broken_config_does_not_keep_records_from_being_changed() {
+    let home = Home::new();
+    let upstream = upstream();
+    home.register("work", upstream);
+    let server = Up::start(&home);
+    let url = format!("http://{upstream}/v1/x");
+    let made = home.json(&["token", "create", "--name", "ci", "--use", "work"]);
+    let (id, token) = (made["token_id"].as_str().unwrap(), made["token_value"].as_str().unwrap());
+    assert_eq!(status_through(&server.proxy, token, &url), "200");
+
+    home.write("nexus.toml", &format!("{CONFIG}x = ["));
+    let revoked = home.run(&["token", "revoke", id]);
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    assert!(text(&revoked.stderr).contains("nexus.toml:"), "the problem is named: {}", text(&revoked.stderr));
+    assert_eq!(status_through(&server.proxy, token, &url), "407");
+    for line in [
+        &["token", "list"][..],
+        &["list"],
+        &["app", "list"],
+        &["connection", "show", "work"],
+        &["connection", "disable", "work"],
+        &["connection", "delete", "work"],
+    ] {
+        assert_eq!(home.code(line), 0, "{line:?}");
+    }
+    for line in [&["config", "check"][..], &["doctor"], &["up"], &["run", "true"]] {
+        assert_eq!(home.code(line), 8, "{line:?}");
+    }
+
+    // The store stays the one that the file names, as long as that part is right.
+    std::fs::rename(home.path().join("nexus.db"), home.path().join("own.db")).unwrap();
+    home.write("nexus.toml", "typo = 1\n[store]\nurl = \"sqlite://own.db\"\n");
+    assert_eq!(home.json(&["token", "list"])[0]["token_id"], id);
+    drop(server);
+
+    let empty = Home::new();
+    empty.write("nexus.toml", "typo = 1");
+    assert_eq!(empty.code(&["token", "create", "--name", "a", "--use", "b"]), 8, "nothing is made by a broken config");
+    assert!(!empty.path().join("nexus.db").exists());
+}
+
+#[test]
 fn a_run_passes_the_exit_code_and_takes_its_token_with_it() {
     let home = Home::new();
     let upstream = upstream();
