@@ -3,7 +3,7 @@
 use super::{CliError, Context, Format, ca, environment, output};
 use crate::admin::control_sockets;
 use crate::app::{self, AppError, Install};
-use crate::config::{Config, Listener};
+use crate::config::Config;
 use crate::connection::Connection;
 use crate::provider::Catalog;
 use crate::store::{ConnectionState, Store};
@@ -248,11 +248,7 @@ async fn check_server(findings: &mut Findings, context: &Context, config: &Confi
     if servers.is_empty() {
         findings.warn("server", "no server of this home is running", "nexus up (nexus run starts its own)");
     }
-    let listeners = config.listeners.iter().filter_map(|listener| match listener {
-        Listener::Tcp { address, .. } => Some(*address),
-        Listener::Unix { .. } => None,
-    });
-    for address in listeners.chain([config.admin]) {
+    for address in config.listeners.iter().copied().chain([config.admin]) {
         check_port(findings, address, &ours);
     }
     check_shell(findings, context, &ours);
