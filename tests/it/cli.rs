@@ -279,6 +279,30 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
 }
 
 #[test]
+fn flags_of_up_are_judged_like_the_config() {
+    let home = Home::new();
+    for (name, line) in [
+        ("clear text for other machines", ["--listen", "0.0.0.0:0"]),
+        ("IPv6", ["--listen", "[::]:0"]),
+        ("a descriptor that is not there", ["--ready-fd", "77"]),
+    ] {
+        let output = home.run(&["up", line[0], line[1]]);
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{name}");
+        assert!(!home.path().join("root.key").exists(), "{name}: nothing is made");
+    }
+}
+
+#[test]
+fn the_examples_of_config_files_can_be_served() {
+    let home = Home::new();
+    for example in ["minimal.toml", "production.toml", "reference.toml"] {
+        let file = format!("{}/config/{example}", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(home.code(&["config", "check", &file]), 0, "{example}");
+    }
+}
+
+#[test]
 fn a_broken_config_does_not_keep_records_from_being_changed() {
     let home = Home::new();
     let upstream = upstream();
