@@ -261,6 +261,11 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
     assert_eq!(home.code(&["explain", "POST", &url, "--agent", "ci"]), 5);
     assert_eq!(home.code(&["explain", "GET", "http://127.0.0.1:1/", "--agent", "ci"]), 5);
 
+    let shown = home.run(&["token", "create", "--name", "shown", "--use", "work"]);
+    assert!(text(&shown.stdout).contains("nxt_"), "the value is data");
+    let said = text(&shown.stderr);
+    assert!(said.contains("http://x:TOKEN@") && !said.contains("nxt_"), "and no message: {said}");
+
     let rotated = home.json(&["token", "rotate", id, "--grace", "0s"]);
     let second = rotated["token_value"].as_str().unwrap();
     assert_eq!(rotated["token_id"], id);
