@@ -110,7 +110,14 @@ fn static_fields(strategy: &Strategy, input: &SecretInput) -> Result<SecretField
     let mut fields = SecretFields::default();
     match input.read()? {
         Given::One(value) => match needed.as_slice() {
-            [only] => fields.insert(only, value),
+            [only] if alias(only).is_some() => fields.insert(only, value),
+            // Another name is more likely a slip of the hand than what one value is called.
+            [other] => {
+                return Err(CliError::Usage(format!(
+                    "--stdin and --from-env give {{token}}, and the placements name {{{other}}}; write {{token}}, or give \
+                     {other} by --stdin-json"
+                )));
+            }
             several => {
                 return Err(CliError::Usage(format!(
                     "the placements need the fields {}; give them by --stdin-json as one JSON object",

@@ -206,6 +206,12 @@ fn mistakes_have_their_exit_codes() {
     home.register("work", upstream);
     let allowed = [&custom[..], &header, &["--allow-http"]].concat();
     for (name, line, input, code) in [
+        (
+            "one value for another field",
+            [&custom[..], &["--allow-http", "--inject", "header X-Key: {tokn}"]].concat(),
+            SECRET,
+            2,
+        ),
         ("line break in a header", allowed.clone(), "a\nb-is-a-header", 2),
         ("empty", allowed, "\n", 2),
         (
