@@ -28,7 +28,7 @@ impl Set {
         let install = context.open_records().await?;
         let record = install.store.find_connection(&context.scope, &self.connection).await?;
         let given = given_fields(context, &record, &self.secret)?;
-        warn_about(&given);
+        warn_about(&given, &plain_names(context, &record));
         let version = write(context, &install, record, &given).await?;
         context.notify().await;
         output::print_object(context.format, &serde_json::json!({ "connection": self.connection, "version": version }))
@@ -78,21 +78,16 @@ fn field_names(connection: &Connection) -> Vec<String> {
     names
 }
 
+/// The fields that the provider's file does not call secret.
+fn plain_names(context: &Context, record: &ConnectionRecord) -> Vec<String> {
+    let catalog = context.catalog().unwrap_or_else(|_| crate::provider::Catalog::built_in());
+    catalog.find(record.provider.as_str()).map(|definition| definition.plain_names()).unwrap_or_default()
+}
+
 /// The fields that the provider's file calls secret; all of them when it does not say.
 fn secret_names(context: &Context, record: &ConnectionRecord, known: &[String]) -> Vec<String> {
-    let catalog = context.catalog().unwrap_or_else(|_| crate::provider::Catalog::built_in());
-    let plain: Vec<&str> = match catalog.find(record.provider.as_str()) {
-        Some(definition) => definition
-            .auth
-            .iter()
-            .flat_map(|auth| &auth.fields)
-            .chain(&definition.vars)
-            .filter(|field| !field.secret)
-            .map(|field| field.name.as_str())
-            .collect(),
-        None => Vec::new(),
-    };
-    known.iter().filter(|name| !plain.contains(&name.as_str())).cloned().collect()
+    let plain = plain_names(context, record);
+    known.iter().filter(|name| !plain.contains(name)).cloned().collect()
 }
 
 fn the_secret(context: &Context, record: &ConnectionRecord, known: &[String]) -> Result<String, CliError> {

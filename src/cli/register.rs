@@ -103,6 +103,8 @@ pub(super) struct NewConnection {
     pub(super) frozen: Frozen,
     /// What injection needs.
     pub(super) credential: Credential,
+    /// The names of fields that are no secrets.
+    pub(super) plain: Vec<String>,
 }
 
 /// The secret part of a connection, in the clear.
@@ -135,9 +137,9 @@ impl Register {
             None => register_provider::prepare(self, context, &install).await?,
         };
         check_injection(&new)?;
-        secret_input::warn_about(&new.credential.access);
+        secret_input::warn_about(&new.credential.access, &new.plain);
         if let Some(grant) = &new.credential.grant {
-            secret_input::warn_about(grant);
+            secret_input::warn_about(grant, &new.plain);
         }
         let record = insert(context, &install, &new, replace).await?;
         context.notify().await;

@@ -96,7 +96,7 @@ pub(super) fn prepare(custom: Custom, input: &SecretInput, now: UnixSeconds) -> 
     let frozen = Frozen::custom(&base_url, strategy, oauth)
         .map_err(|error| CliError::Usage(format!("--base-url {base_url}: {error}")))?;
     let provider = ProviderId::parse("custom").expect("custom is a provider id");
-    Ok(NewConnection { name, provider, frozen, credential })
+    Ok(NewConnection { name, provider, frozen, credential, plain: Vec::new() })
 }
 
 /// Where an OAuth access token goes unless told otherwise (RFC 6750 section 2.1).

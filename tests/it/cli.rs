@@ -290,6 +290,21 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
 }
 
 #[test]
+fn what_is_no_secret_may_be_short() {
+    let home = Home::new();
+    let site = ["register", "jira", "--set", "site=acme"];
+    let by_flag = home.run_with_input(&[&site[..], &["--set", "email=a@b.c", "--stdin"]].concat(), SECRET);
+    let fields = format!(r#"{{"email":"a@b.c","api_token":"{SECRET}"}}"#);
+    let by_json = home.run_with_input(&[&site[..], &["--name", "two", "--stdin-json"]].concat(), &fields);
+    let changed = home.run_with_input(&["connection", "set", "two", "--stdin-json"], r#"{"api_token":"short"}"#);
+    for output in [&by_flag, &by_json] {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(!text(&output.stderr).contains("shorter"), "{}", text(&output.stderr));
+    }
+    assert!(text(&changed.stderr).contains("api_token is shorter"), "{}", text(&changed.stderr));
+}
+
+#[test]
 fn flags_of_up_are_judged_like_the_config() {
     let home = Home::new();
     for (name, line) in [
