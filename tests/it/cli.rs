@@ -289,6 +289,37 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
     assert_eq!(server.terminate(), 0);
 }
 
+/// Changes records as a person with an editor does, or a server.
+fn with_store<T>(home: &Home, change: impl AsyncFnOnce(nexus::store::SqliteStore) -> T) -> T {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime
+        .block_on(async { change(nexus::store::SqliteStore::open(&home.path().join("nexus.db")).await.unwrap()).await })
+}
+
+#[test]
+fn a_record_that_was_edited_gets_no_new_secret() {
+    use nexus::store::Store;
+    let home = Home::new();
+    home.register("work", upstream());
+    let elsewhere = upstream();
+    with_store(&home, async |store| {
+        let mut record = store.find_connection(&nexus::types::Scope::default(), "work").await.unwrap();
+        let frozen = nexus::connection::Frozen::from_json(&record.definition).unwrap();
+        let port = frozen.destinations[0].port.to_string();
+        record.definition = record.definition.replace(&port, &elsewhere.port().to_string());
+        record.version += 1;
+        store.insert_connection(&record, true).await.unwrap();
+    });
+    let set = home.run_with_input(&["connection", "set", "work", "--stdin"], SECRET);
+    assert_eq!(set.status.code(), Some(1), "{}", text(&set.stderr));
+    assert!(text(&set.stderr).contains("--replace"), "{}", text(&set.stderr));
+    assert_eq!(home.json(&["list"])[0]["state"], "damaged");
+    assert_eq!(home.json(&["connection", "show", "work"])["state"], "damaged");
+    let doctor = home.run(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(8));
+    assert!(!text(&doctor.stdout).contains("connection set"), "{}", text(&doctor.stdout));
+}
+
 #[test]
 fn what_is_no_secret_may_be_short() {
     let home = Home::new();
