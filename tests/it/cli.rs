@@ -289,6 +289,43 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
     assert_eq!(server.terminate(), 0);
 }
 
+#[test]
+fn a_connection_that_needs_attention_is_not_tried() {
+    use nexus::store::{ConnectionState, Store};
+    let home = Home::new();
+    let url = format!("http://{}/v1", upstream());
+    let token_url = format!("http://{}/token", upstream());
+    let line = [
+        &["register", "custom", "--name", "oa", "--base-url", &url, "--allow-http", "--stdin-json"][..],
+        &["--inject", "header X-Key: {access_token}", "--oauth", "refresh_token", "--token-url", &token_url],
+    ]
+    .concat();
+    let fields =
+        format!(r#"{{"client_id":"some-client","refresh_token":"some-refresh-token","access_token":"{SECRET}"}}"#);
+    let made = home.run_with_input(&line, &fields);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert_eq!(home.json(&["test", "oa"])["ok"], true);
+    with_store(&home, async |store| {
+        let record = store.find_connection(&nexus::types::Scope::default(), "oa").await.unwrap();
+        let state = ConnectionState::Attention;
+        store.set_connection_state(&record.id, record.version, state, Some("invalid_grant")).await.unwrap();
+    });
+    for line in [&["test", "oa"][..], &["doctor"]] {
+        let output = home.run(line);
+        assert_eq!(output.status.code(), Some(8), "{line:?}");
+        let shown = text(&output.stdout);
+        assert!(
+            shown.contains("invalid_grant") && shown.contains("connection set oa --stdin-json"),
+            "{line:?}: {shown}"
+        );
+    }
+    let tested = home.run(&["test", "oa", "-o", "json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&tested.stdout).unwrap()["ok"], false);
+    let fields = format!(r#"{{"refresh_token":"another-refresh-token","access_token":"{SECRET}"}}"#);
+    assert!(home.run_with_input(&["connection", "set", "oa", "--stdin-json"], &fields).status.success());
+    assert_eq!(home.json(&["test", "oa"])["ok"], true);
+}
+
 /// Changes records as a person with an editor does, or a server.
 fn with_store<T>(home: &Home, change: impl AsyncFnOnce(nexus::store::SqliteStore) -> T) -> T {
     let runtime = tokio::runtime::Runtime::new().unwrap();
