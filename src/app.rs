@@ -2,9 +2,7 @@
 
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
-use crate::config::{
-    Config, ConfigError, Listener, Loader, RootKeyError, RootKeySource, Sources, read_root_key, watch_files,
-};
+use crate::config::{Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_root_key, watch_files};
 use crate::credential::Credentials;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
@@ -93,14 +91,6 @@ pub enum AppError {
     AddressInUse {
         /// The address.
         address: SocketAddr,
-    },
-    /// A listener that this version cannot serve.
-    #[error("listener {address}: {reason}")]
-    Listener {
-        /// The address.
-        address: String,
-        /// Why.
-        reason: &'static str,
     },
     /// The configuration.
     #[error(transparent)]
@@ -227,10 +217,7 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     let ServeOptions { home, config_file, listen, admin } = options;
     raise_open_files();
     let config = Loader::read_config(&home.path, config_file.as_deref())?;
-    let addresses = match listen {
-        Some(addresses) => addresses,
-        None => tcp_addresses(&config)?,
-    };
+    let addresses = listen.unwrap_or_else(|| config.listeners.clone());
     let listening = Listening::bind(&addresses).map_err(|error| match error.source.kind() {
         std::io::ErrorKind::AddrInUse => AppError::AddressInUse { address: error.address },
         _ => AppError::Io { path: error.address.to_string().into(), source: error.source },
@@ -321,21 +308,6 @@ fn raise_open_files() {
     {
         tracing::warn!("the limit of open files could not be raised: {error}");
     }
-}
-
-fn tcp_addresses(config: &Config) -> Result<Vec<SocketAddr>, AppError> {
-    let address = |listener: &Listener| match listener {
-        Listener::Tcp { address, tls: None, agent: None } => Ok(*address),
-        Listener::Tcp { address, .. } => Err(AppError::Listener {
-            address: address.to_string(),
-            reason: "this version has no TLS and no agent-bound listeners yet; remove tls and agent",
-        }),
-        Listener::Unix { path, .. } => Err(AppError::Listener {
-            address: path.display().to_string(),
-            reason: "this version has no Unix-socket listeners yet; use a loopback address",
-        }),
-    };
-    config.listeners.iter().map(address).collect()
 }
 
 fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {

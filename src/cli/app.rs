@@ -56,7 +56,7 @@ impl AppCommand {
                     CliError::Usage(format!("{} has no OAuth, so it needs no app registration", definition.id))
                 })?;
                 let secret = client_secret(&secret)?;
-                let install = context.open_or_init().await?;
+                let install = context.open_records_or_init().await?;
                 let scope = app_scope(context);
                 let apps = install.store.list_apps(&scope).await?;
                 let version = apps.iter().find(|app| app.provider == definition.id).map_or(1, |app| app.version + 1);
@@ -79,13 +79,13 @@ impl AppCommand {
                 output::print_object(context.format, &row(&record))
             }
             Self::List => {
-                let install = context.open().await?;
+                let install = context.open_records().await?;
                 let apps = install.store.list_apps(&app_scope(context)).await?;
                 let rows: Vec<Value> = apps.iter().map(row).collect();
                 output::print_list(context.format, &COLUMNS, &rows)
             }
             Self::Delete { provider } => {
-                let install = context.open().await?;
+                let install = context.open_records().await?;
                 install.store.delete_app(&app_scope(context), &provider).await?;
                 context.notify().await;
                 output::say(&format!("deleted the app registration of {provider}"));

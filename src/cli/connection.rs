@@ -4,9 +4,11 @@ use super::{CliError, Context, connection_set, connection_test, output};
 use crate::app::Install;
 use crate::connection::{Connection, Frozen};
 use crate::provider::Catalog;
+use crate::secret::Keyring;
 use crate::store::{ConnectionRecord, ConnectionState, Store};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Look at, change and test connections
 #[derive(Debug, clap::Subcommand)]
@@ -61,7 +63,7 @@ impl ConnectionCommand {
             Self::Set(set) => set.execute(context).await,
             Self::Test(test) => test.execute(context).await,
             Self::Show { connection } => {
-                let install = context.open().await?;
+                let install = context.open_records().await?;
                 let record = install.store.find_connection(&context.scope, &connection).await?;
                 let facts = Facts::load(context, &install).await?;
                 output::print_object(context.format, &facts.show(&record))
@@ -69,7 +71,7 @@ impl ConnectionCommand {
             Self::Disable { connection } => set_disabled(context, &connection, true).await,
             Self::Enable { connection } => set_disabled(context, &connection, false).await,
             Self::Delete { connection } => {
-                let install = context.open().await?;
+                let install = context.open_records().await?;
                 let name = install.store.delete_connection(&context.scope, &connection).await?;
                 context.notify().await;
                 output::say(&format!("deleted {name}"));
@@ -81,7 +83,7 @@ impl ConnectionCommand {
 
 impl List {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let install = context.open().await?;
+        let install = context.open_records().await?;
         let records = install.store.list_connections(&context.scope).await?;
         let facts = Facts::load(context, &install).await?;
         let rows: Vec<Value> = records.iter().map(|record| facts.row(record)).collect();
@@ -94,7 +96,7 @@ impl List {
 }
 
 async fn set_disabled(context: &Context, connection: &str, disabled: bool) -> Result<(), CliError> {
-    let install = context.open().await?;
+    let install = context.open_records().await?;
     install.store.set_connection_disabled(&context.scope, connection, disabled).await?;
     context.notify().await;
     output::say(&format!("{} {connection}", if disabled { "disabled" } else { "enabled" }));
@@ -103,6 +105,7 @@ async fn set_disabled(context: &Context, connection: &str, disabled: bool) -> Re
 
 /// What is known of connections beside their records.
 struct Facts {
+    keyring: Arc<Keyring>,
     last_used: HashMap<String, i64>,
     catalog: Catalog,
     now: i64,
@@ -112,6 +115,7 @@ impl Facts {
     async fn load(context: &Context, install: &Install) -> Result<Self, CliError> {
         let usage = install.store.usage(&context.scope).await?;
         Ok(Self {
+            keyring: install.keyring.clone(),
             last_used: usage.into_iter().map(|usage| (usage.id, usage.last_used_at)).collect(),
             // A broken provider file must not hide the connections; `provider list` and `doctor` name its problems.
             catalog: context.catalog().unwrap_or_else(|_| Catalog::built_in()),
@@ -128,7 +132,7 @@ impl Facts {
             "id": record.id.as_str(),
             "provider": record.provider.as_str(),
             "destinations": destinations,
-            "state": if frozen.is_err() { "damaged" } else { state(record) },
+            "state": if self.opens(record) { state(record) } else { "damaged" },
             "version": record.version,
             "age": output::age(self.now - record.updated_at),
             "created_at": output::time(record.created_at),
@@ -139,6 +143,14 @@ impl Facts {
                 self.catalog.find(record.provider.as_str()).is_some_and(|definition| definition.revision != revision)
             }),
         })
+    }
+
+    /// Whether the credential opens for what the record says now.
+    fn opens(&self, record: &ConnectionRecord) -> bool {
+        let Ok(connection) = Connection::from_record(record, None) else { return false };
+        let access = connection.access();
+        // Opened only to see that it opens; wiped at once.
+        connection.open_access(&self.keyring, &access).is_ok() && connection.open_grant(&self.keyring, &access).is_ok()
     }
 
     fn show(&self, record: &ConnectionRecord) -> Value {
@@ -175,6 +187,12 @@ fn state(record: &ConnectionRecord) -> &'static str {
         (false, ConnectionState::Active) => "active",
         (false, ConnectionState::Attention) => "attention",
     }
+}
+
+/// The command that gives a connection a new secret.
+pub(super) fn set_command(connection: &Connection) -> String {
+    let flag = if connection.frozen.oauth.is_some() { " --stdin-json" } else { "" };
+    format!("nexus connection set {}{flag}", connection.name)
 }
 
 /// Where a connection's credential may go, as URLs.

@@ -25,10 +25,10 @@ const TRIES: usize = 5;
 
 impl Set {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let install = context.open().await?;
+        let install = context.open_records().await?;
         let record = install.store.find_connection(&context.scope, &self.connection).await?;
         let given = given_fields(context, &record, &self.secret)?;
-        warn_about(&given);
+        warn_about(&given, &plain_names(context, &record));
         let version = write(context, &install, record, &given).await?;
         context.notify().await;
         output::print_object(context.format, &serde_json::json!({ "connection": self.connection, "version": version }))
@@ -78,21 +78,16 @@ fn field_names(connection: &Connection) -> Vec<String> {
     names
 }
 
+/// The fields that the provider's file does not call secret.
+fn plain_names(context: &Context, record: &ConnectionRecord) -> Vec<String> {
+    let catalog = context.catalog().unwrap_or_else(|_| crate::provider::Catalog::built_in());
+    catalog.find(record.provider.as_str()).map(|definition| definition.plain_names()).unwrap_or_default()
+}
+
 /// The fields that the provider's file calls secret; all of them when it does not say.
 fn secret_names(context: &Context, record: &ConnectionRecord, known: &[String]) -> Vec<String> {
-    let catalog = context.catalog().unwrap_or_else(|_| crate::provider::Catalog::built_in());
-    let plain: Vec<&str> = match catalog.find(record.provider.as_str()) {
-        Some(definition) => definition
-            .auth
-            .iter()
-            .flat_map(|auth| &auth.fields)
-            .chain(&definition.vars)
-            .filter(|field| !field.secret)
-            .map(|field| field.name.as_str())
-            .collect(),
-        None => Vec::new(),
-    };
-    known.iter().filter(|name| !plain.contains(&name.as_str())).cloned().collect()
+    let plain = plain_names(context, record);
+    known.iter().filter(|name| !plain.contains(name)).cloned().collect()
 }
 
 fn the_secret(context: &Context, record: &ConnectionRecord, known: &[String]) -> Result<String, CliError> {
@@ -143,39 +138,28 @@ async fn write(
     Err(CliError::Conflict(format!("{} keeps being changed by others; try again", record.name)))
 }
 
+/// The new values over the old ones. The old ones must open even where nothing of them stays: a record that was edited
+/// since it was sealed would send the new secret wherever the edit says.
 fn merged(install: &Install, connection: &Connection, given: &SecretFields, now: i64) -> Result<Credential, CliError> {
     let current = connection.access();
+    let closed = |error: crate::secret::SealError| {
+        CliError::Failed(format!(
+            "the old credential of {name} does not open ({error}): it was sealed with another root key, or the record \
+             was edited; make it again: nexus register {provider} --name {name} --replace",
+            name = connection.name,
+            provider = connection.provider
+        ))
+    };
+    let mut access = connection.open_access(&install.keyring, &current).map_err(closed)?;
+    let grant = connection.open_grant(&install.keyring, &current).map_err(closed)?;
     if let Some(oauth) = &connection.frozen.oauth {
         // A new grant without a new access token: the old access token belongs to the old grant, so it is dropped.
-        let mut fields =
-            open_or_empty(connection.open_grant(&install.keyring, &current).map(Option::unwrap_or_default), given)?;
+        let mut fields = grant.unwrap_or_default();
         overlay(&mut fields, given);
         return register_custom::oauth_credential(oauth.grant, &fields, now);
     }
-    let needed = field_names(connection);
-    let complete = needed.iter().all(|name| given.get(name).is_some());
-    let mut access = if complete {
-        // Nothing of the old one stays, so it need not open: this is how a connection is mended whose key is lost.
-        SecretFields::default()
-    } else {
-        connection.open_access(&install.keyring, &current)?
-    };
     overlay(&mut access, given);
     Ok(Credential { access, ..Credential::default() })
-}
-
-/// The old grant; one that does not open is no hindrance when all of it is new.
-fn open_or_empty(
-    opened: Result<SecretFields, crate::secret::SealError>,
-    given: &SecretFields,
-) -> Result<SecretFields, CliError> {
-    match opened {
-        Ok(fields) => Ok(fields),
-        Err(_) if ["client_id", "client_secret"].iter().all(|name| given.get(name).is_some()) => {
-            Ok(SecretFields::default())
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn overlay(fields: &mut SecretFields, given: &SecretFields) {

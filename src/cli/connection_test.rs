@@ -1,5 +1,6 @@
 //! `nexus connection test`: the provider's harmless request, made with the credential.
 
+use super::connection::set_command;
 use super::{CliError, Context, output};
 use crate::app::Install;
 use crate::config::Loader;
@@ -10,7 +11,7 @@ use crate::net::{ClientResponse, Egress, HttpsClient};
 use crate::policy::{self, Question};
 use crate::provider::TestRequest;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{ConnectionState, Store};
 use crate::strategy::{Edit, Injection};
 use crate::telemetry::Metrics;
 use crate::types::{AgentName, CanonicalPath, TokenId, Url};
@@ -36,6 +37,9 @@ impl Test {
         let install = context.open().await?;
         let record = install.store.find_connection(&context.scope, &self.connection).await?;
         let connection = Arc::new(Connection::from_record(&record, None)?);
+        if record.state == ConnectionState::Attention {
+            return attention(context, &connection);
+        }
         let store: Arc<dyn Store> = install.store.clone();
         let loader = Loader::start(context.home.path.clone(), context.config_file.clone(), store, Vec::new()).await?;
         let attempt = Attempt::new(&install, connection, loader.snapshot().egress.clone())?;
@@ -43,6 +47,21 @@ impl Test {
         context.notify().await;
         judge(context, &attempt, version, &response)
     }
+}
+
+/// A connection whose grant was rejected: a server may know that the access token is refused too, so it is not sent.
+fn attention(context: &Context, connection: &Connection) -> Result<(), CliError> {
+    let access = connection.access();
+    let reason = access.state_reason.as_deref().unwrap_or("its grant was rejected");
+    let problem = format!("needs attention: {}; run: {}", output::printable(reason), set_command(connection));
+    let shown = json!({
+        "connection": connection.name.as_str(),
+        "ok": false,
+        "version": access.version,
+        "problem": problem,
+    });
+    output::print_object(context.format, &shown)?;
+    Err(CliError::Check(format!("{} {problem}", connection.name)))
 }
 
 /// One test of one connection.
@@ -208,7 +227,7 @@ fn refresh_failed(connection: &Connection, error: &RefreshError) -> CliError {
 }
 
 fn judge(context: &Context, attempt: &Attempt, version: u64, response: &ClientResponse) -> Result<(), CliError> {
-    let problem = problem(&attempt.request, response);
+    let problem = problem(&attempt.request, response, &set_command(&attempt.connection));
     output::print_object(
         context.format,
         &json!({
@@ -228,7 +247,7 @@ fn judge(context: &Context, attempt: &Attempt, version: u64, response: &ClientRe
 
 /// What is wrong with the answer. Without expectations of the provider's file any status below 400 is fine, and 404 and
 /// 405 too: a base URL need not be a resource.
-fn problem(request: &TestRequest, response: &ClientResponse) -> Option<String> {
+fn problem(request: &TestRequest, response: &ClientResponse, set_command: &str) -> Option<String> {
     let status = response.status;
     let is_expected = if request.expect_status.is_empty() {
         status < 400 || status == 404 || status == 405
@@ -238,7 +257,7 @@ fn problem(request: &TestRequest, response: &ClientResponse) -> Option<String> {
     if !is_expected {
         return Some(match status {
             401 | 403 => {
-                format!("the API answered {status}: it does not take the credential; run: nexus connection set")
+                format!("the API answered {status}: it does not take the credential; run: {set_command}")
             }
             _ => format!("the API answered {status}"),
         });
@@ -287,7 +306,7 @@ mod tests {
         ] {
             let body = Some(Secret::new(body.to_owned()));
             let response = ClientResponse { status, content_type: None, retry_after: None, body };
-            assert_eq!(problem(&request, &response).is_none(), is_fine, "{name}");
+            assert_eq!(problem(&request, &response, "").is_none(), is_fine, "{name}");
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{CliError, Format, output};
 use crate::admin::notify_servers;
 use crate::app::{AppError, Home, Install};
-use crate::config::{Config, Loader};
+use crate::config::{Config, Loader, StoreConfig};
 use crate::provider::Catalog;
 use crate::types::{Clock, ConnectionId, NamespaceName, Scope, TenantName};
 use crate::{app, store::Store};
@@ -102,6 +102,32 @@ impl Context {
                 self.open().await
             }
             other => Ok(other?),
+        }
+    }
+
+    /// [`Context::open`] for commands that need the store and nothing else of the config: one that has problems is a
+    /// warning, so that it keeps nobody from revoking a token.
+    pub(super) async fn open_records(&self) -> Result<Install, CliError> {
+        let config = match Loader::read_store(&self.home.path, self.config_file.as_deref())? {
+            StoreConfig::Valid(config) => config,
+            StoreConfig::StoreOnly { config, problems } => {
+                let first = problems.first().map(ToString::to_string).unwrap_or_default();
+                output::warn(&format!(
+                    "the config file has problems ({}); using the store {}; run: nexus config check",
+                    output::printable(&first),
+                    config.store.display()
+                ));
+                config
+            }
+        };
+        Ok(app::open(&self.home, config).await?)
+    }
+
+    /// [`Context::open_or_init`] for such commands. An install is made by a valid config only.
+    pub(super) async fn open_records_or_init(&self) -> Result<Install, CliError> {
+        match self.open_records().await {
+            Err(CliError::App(AppError::NotInitialised { .. })) => self.open_or_init().await,
+            other => other,
         }
     }
 

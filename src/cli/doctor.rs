@@ -1,9 +1,10 @@
 //! `nexus doctor`: every check, each with its fix.
 
+use super::connection::set_command;
 use super::{CliError, Context, Format, ca, environment, output};
 use crate::admin::control_sockets;
 use crate::app::{self, AppError, Install};
-use crate::config::{Config, Listener};
+use crate::config::Config;
 use crate::connection::Connection;
 use crate::provider::Catalog;
 use crate::store::{ConnectionState, Store};
@@ -248,11 +249,7 @@ async fn check_server(findings: &mut Findings, context: &Context, config: &Confi
     if servers.is_empty() {
         findings.warn("server", "no server of this home is running", "nexus up (nexus run starts its own)");
     }
-    let listeners = config.listeners.iter().filter_map(|listener| match listener {
-        Listener::Tcp { address, .. } => Some(*address),
-        Listener::Unix { .. } => None,
-    });
-    for address in listeners.chain([config.admin]) {
+    for address in config.listeners.iter().copied().chain([config.admin]) {
         check_port(findings, address, &ours);
     }
     check_shell(findings, context, &ours);
@@ -305,20 +302,21 @@ async fn check_connections(findings: &mut Findings, context: &Context, install: 
     let now = context.clock.now();
     for record in install.store.list_connections(&context.scope).await? {
         let check = format!("connection {}", record.name);
-        let again = format!("nexus connection set {}", record.name);
+        let replace = format!("nexus register {} --name {} --replace", record.provider, record.name);
         let connection = match Connection::from_record(&record, None) {
             Ok(connection) => connection,
             Err(error) => {
-                findings.fail(&check, error.to_string(), format!("nexus register {} --replace", record.provider));
+                findings.fail(&check, error.to_string(), replace);
                 continue;
             }
         };
+        let again = set_command(&connection);
         let access = connection.access();
         // Opened only to see that it opens; wiped at once.
         let opened = connection.open_access(&install.keyring, &access).map(drop);
         let opened = opened.and_then(|()| connection.open_grant(&install.keyring, &access).map(drop));
         if let Err(error) = opened {
-            findings.fail(&check, error.to_string(), format!("restore the root key or the store, or: {again}"));
+            findings.fail(&check, error.to_string(), format!("restore the root key or the store, or: {replace}"));
         } else if record.disabled {
             findings.warn(&check, "disabled", format!("nexus connection enable {}", record.name));
         } else if record.state == ConnectionState::Attention {

@@ -6,7 +6,7 @@
 use super::{CliError, truststore};
 use crate::admin::control_sockets;
 use crate::app::Home;
-use crate::config::{Config, Listener};
+use crate::config::Config;
 use crate::secret::Secret;
 use base64::Engine as _;
 use std::collections::HashSet;
@@ -29,10 +29,7 @@ pub(super) async fn server(home: &Home, config: &Config) -> Server {
     if let Some(address) = running_server(home).await {
         return Server { address: address.to_string(), is_running: true };
     }
-    let configured = config.listeners.iter().find_map(|listener| match listener {
-        Listener::Tcp { address, tls: None, agent: None } => Some(reachable(*address)),
-        _ => None,
-    });
+    let configured = config.listeners.first().copied().map(reachable);
     let address = configured.map_or_else(|| "127.0.0.1:8470".to_owned(), |address| address.to_string());
     Server { address, is_running: false }
 }
@@ -42,7 +39,6 @@ pub(super) async fn running_server(home: &Home) -> Option<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for (_, status) in control_sockets(&home.path).await {
         let listed = status["listen"].as_array().into_iter().flatten();
-        // Unix sockets have another form, and proxy variables cannot name them.
         addresses.extend(listed.filter_map(|text| text.as_str()?.parse::<SocketAddr>().ok()).map(reachable));
     }
     addresses.iter().find(|address| address.ip().is_loopback()).or(addresses.first()).copied()

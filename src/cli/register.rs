@@ -103,6 +103,8 @@ pub(super) struct NewConnection {
     pub(super) frozen: Frozen,
     /// What injection needs.
     pub(super) credential: Credential,
+    /// The names of fields that are no secrets.
+    pub(super) plain: Vec<String>,
 }
 
 /// The secret part of a connection, in the clear.
@@ -126,7 +128,7 @@ impl Register {
         if custom.is_none() {
             register_provider::check(&self, &context.catalog()?)?;
         }
-        let install = context.open_or_init().await?;
+        let install = context.open_records_or_init().await?;
         let new = match custom {
             Some(custom) => {
                 check_name(context, &install, &custom.name, replace).await?;
@@ -147,9 +149,9 @@ pub(super) async fn save(
     replace: bool,
 ) -> Result<ConnectionRecord, CliError> {
     check_injection(new)?;
-    secret_input::warn_about(&new.credential.access);
+    secret_input::warn_about(&new.credential.access, &new.plain);
     if let Some(grant) = &new.credential.grant {
-        secret_input::warn_about(grant);
+        secret_input::warn_about(grant, &new.plain);
     }
     let record = insert(context, install, new, replace).await?;
     context.notify().await;

@@ -96,7 +96,7 @@ pub(super) fn prepare(custom: Custom, given: Given, now: UnixSeconds) -> Result<
     let frozen = Frozen::custom(&base_url, strategy, oauth)
         .map_err(|error| CliError::Usage(format!("--base-url {base_url}: {error}")))?;
     let provider = ProviderId::parse("custom").expect("custom is a provider id");
-    Ok(NewConnection { name, provider, frozen, credential })
+    Ok(NewConnection { name, provider, frozen, credential, plain: Vec::new() })
 }
 
 /// Where an OAuth access token goes unless told otherwise (RFC 6750 section 2.1).
@@ -110,7 +110,14 @@ fn static_fields(strategy: &Strategy, given: Given) -> Result<SecretFields, CliE
     let mut fields = SecretFields::default();
     match given {
         Given::One(value) => match needed.as_slice() {
-            [only] => fields.insert(only, value),
+            [only] if alias(only).is_some() => fields.insert(only, value),
+            // Another name is more likely a slip of the hand than what one value is called.
+            [other] => {
+                return Err(CliError::Usage(format!(
+                    "--stdin and --from-env give {{token}}, and the placements name {{{other}}}; write {{token}}, or give \
+                     {other} by --stdin-json"
+                )));
+            }
             several => {
                 return Err(CliError::Usage(format!(
                     "the placements need the fields {}; give them by --stdin-json as one JSON object",

@@ -57,7 +57,8 @@ pub(super) async fn prepare(
         _ => (None, Credential { access: static_fields(&bound.auth, given)?, ..Credential::default() }),
     };
     let frozen = freeze(definition, bound, oauth, &register)?;
-    Ok(NewConnection { name, provider: definition.id.clone(), frozen, credential })
+    let plain = definition.plain_names();
+    Ok(NewConnection { name, provider: definition.id.clone(), frozen, credential, plain })
 }
 
 fn usage(error: BindError) -> CliError {

@@ -109,9 +109,9 @@ fn parse_fields(text: &str) -> Result<SecretFields, CliError> {
     })
 }
 
-/// Warns about values that look like a mistake. They are taken all the same.
-pub(super) fn warn_about(fields: &SecretFields) {
-    for (name, value) in fields.iter() {
+/// Warns about values that look like a mistake. They are taken all the same. The names of `plain` are no secrets.
+pub(super) fn warn_about(fields: &SecretFields, plain: &[String]) {
+    for (name, value) in fields.iter().filter(|(name, _)| !plain.iter().any(|plain| plain == name)) {
         // Looked at for its shape only; no part of it is shown.
         let text = value.expose();
         if text.trim() != text {

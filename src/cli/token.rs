@@ -120,7 +120,7 @@ impl TokenCommand {
             Self::List => list(context).await,
             Self::Rotate { id, grace } => rotate(context, &id, grace).await,
             Self::Revoke { id } => {
-                let install = context.open().await?;
+                let install = context.open_records().await?;
                 install.store.revoke_token(&context.scope, &id, context.clock.now()).await?;
                 context.notify().await;
                 output::say(&format!("revoked {id}"));
@@ -132,7 +132,7 @@ impl TokenCommand {
 
 impl Create {
     async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let install = context.open_or_init().await?;
+        let install = context.open_records_or_init().await?;
         let connections = context.connection_ids(&install, &self.connections).await?;
         let names: Vec<&str> = connections.iter().map(|(_, name)| name.as_str()).collect();
         let new = NewToken {
@@ -147,7 +147,7 @@ impl Create {
         let mut shown = shown_once(&record, &value);
         shown["connections"] = json!(names);
         output::print_object(context.format, &shown)?;
-        say_how_to_use(context, &install, &value).await;
+        say_how_to_use(context, &install).await;
         Ok(())
     }
 }
@@ -163,14 +163,16 @@ fn shown_once(record: &TokenRecord, value: &AgentToken) -> Value {
     })
 }
 
-async fn say_how_to_use(context: &Context, install: &Install, value: &AgentToken) {
+/// The value is data and stands on standard output only: what goes to standard error ends up in logs.
+async fn say_how_to_use(context: &Context, install: &Install) {
     if context.format == Format::Json {
         return;
     }
     let server = environment::server(&context.home, &install.config).await;
-    // Part of what is shown once: the line is to be copied.
-    let url = environment::proxy_url(&server.address, value.value());
-    output::say(&format!("\nthe value is not shown again; the agent is set up with\n  HTTPS_PROXY={}", url.expose()));
+    let address = server.address;
+    output::say(&format!(
+        "\nthe value is not shown again; the agent is set up with it as TOKEN\n  HTTPS_PROXY=http://x:TOKEN@{address}"
+    ));
     match environment::write_bundle(&context.home) {
         Ok(bundle) => output::say(&format!("  SSL_CERT_FILE={}", bundle.display())),
         Err(error) => output::warn(&super::describe(&error)),
@@ -179,7 +181,7 @@ async fn say_how_to_use(context: &Context, install: &Install, value: &AgentToken
 }
 
 async fn rotate(context: &Context, id: &TokenId, grace: Duration) -> Result<(), CliError> {
-    let install = context.open().await?;
+    let install = context.open_records().await?;
     let tokens = install.store.list_tokens(&context.scope).await?;
     let Some(mut record) = tokens.into_iter().find(|token| token.id == *id) else {
         return Err(CliError::NotFound(format!("token {id} does not exist; nexus token list shows all")));
@@ -198,7 +200,7 @@ async fn rotate(context: &Context, id: &TokenId, grace: Duration) -> Result<(), 
     let mut shown = shown_once(&record, &value);
     shown["old_valid_until"] = output::time(old_valid_until);
     output::print_object(context.format, &shown)?;
-    say_how_to_use(context, &install, &value).await;
+    say_how_to_use(context, &install).await;
     Ok(())
 }
 
@@ -215,7 +217,7 @@ const COLUMNS: [(&str, &str); 9] = [
 ];
 
 async fn list(context: &Context) -> Result<(), CliError> {
-    let install = context.open().await?;
+    let install = context.open_records().await?;
     let tokens = install.store.list_tokens(&context.scope).await?;
     let names: HashMap<ConnectionId, String> = install
         .store

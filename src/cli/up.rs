@@ -2,6 +2,7 @@
 
 use super::{CliError, Context, Format, output};
 use crate::app::{self, ServeOptions};
+use crate::config::Config;
 use serde_json::json;
 use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,9 +27,9 @@ pub struct Up {
 impl Up {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let config = context.config()?;
-        for warning in &config.warnings {
-            output::warn(warning);
-        }
+        self.check_addresses(&config)?;
+        // Opened before anything is made or announced: a wrong number is a mistake on the command line.
+        let ready = self.ready_fd.map(open_ready).transpose()?;
         context.init(&config).await?;
         // Before anybody can learn that the server is there, so that no early signal kills it half-way.
         let mut terminate = signal(SignalKind::terminate()).map_err(CliError::io("signals"))?;
@@ -41,8 +42,9 @@ impl Up {
         })
         .await?;
         announce(context, &running)?;
-        if let Some(fd) = self.ready_fd {
-            tell_ready(fd)?;
+        if let Some(mut ready) = ready {
+            use std::io::Write;
+            ready.write_all(b"ready\n").map_err(CliError::io("--ready-fd"))?;
         }
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             output::warn(&format!("the service manager could not be told: {error}"));
@@ -58,6 +60,25 @@ impl Up {
             _ = terminate.recv() => Err(CliError::Child(128 + 15)),
             _ = interrupt.recv() => Err(CliError::Child(128 + 2)),
         }
+    }
+}
+
+impl Up {
+    /// A flag opens no door that the config would have to open in so many words.
+    fn check_addresses(&self, config: &Config) -> Result<(), CliError> {
+        let is_exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+        if let Some(address) =
+            self.listen.iter().find(|address| is_exposed(address) && !config.listeners.contains(address))
+        {
+            return Err(CliError::Usage(format!(
+                "other machines reach {address}, and this version listens in clear text only; if that is meant, write \
+                 it in nexus.toml as a [[server.listener]] with allow_clear = true"
+            )));
+        }
+        if let Some(admin) = self.admin.filter(is_exposed) {
+            output::warn(&format!("--admin {admin} shows health and metrics to other machines"));
+        }
+        Ok(())
     }
 }
 
@@ -83,10 +104,8 @@ fn announce(context: &Context, running: &app::Running) -> Result<(), CliError> {
     }
 }
 
-/// Writes a newline to a descriptor that the parent handed over (the convention of s6 and others).
-fn tell_ready(fd: u32) -> Result<(), CliError> {
-    use std::io::Write;
-    let path = format!("/dev/fd/{fd}");
-    let opened = std::fs::OpenOptions::new().write(true).open(&path);
-    opened.and_then(|mut file| file.write_all(b"ready\n")).map_err(CliError::io(path))
+/// Opens a descriptor that the parent handed over (the convention of s6 and others).
+fn open_ready(fd: u32) -> Result<std::fs::File, CliError> {
+    let opened = std::fs::OpenOptions::new().write(true).open(format!("/dev/fd/{fd}"));
+    opened.map_err(|error| CliError::Usage(format!("--ready-fd {fd} cannot be written to: {error}")))
 }

@@ -26,6 +26,17 @@ pub fn check_text(file: &str, text: &str, home: &Path) -> Result<Config, Vec<Fil
     }
 }
 
+/// The `[store]` section of a text that has problems elsewhere, in a config that has every other key at its default;
+/// `None` when that section has problems too. A text that is no TOML is read as far as it goes.
+pub(super) fn check_store(text: &str, home: &Path) -> Option<Config> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let mut document = Document::new("", text);
+    let section = Section::root(table.get_ref()).section(&mut document, "store");
+    let mut config = Config::default();
+    store(&mut document, section, &mut config);
+    document.into_problems().is_empty().then(|| config.resolved(home))
+}
+
 type ReadSection = fn(&mut Document<'_>, Section<'_>, &mut Config);
 
 /// Reads what can be read; the rest keeps its default and is a problem.

@@ -1,5 +1,6 @@
 //! Loading and reloading: config file, provider files and store become one [`Snapshot`].
 
+use super::check::check_store;
 use super::read::{Files, read_files, restart_keys};
 use super::{Config, check_text, read};
 use crate::connection::{Connection, RouteTable};
@@ -71,6 +72,20 @@ pub struct Sources {
     pub distrusted: Vec<CertificateDer<'static>>,
 }
 
+/// What [`Loader::read_store`] found.
+#[derive(Debug)]
+pub enum StoreConfig {
+    /// The file is valid.
+    Valid(Config),
+    /// The file has problems. Every key is at its default but those of `[store]`, if that section has no problems itself.
+    StoreOnly {
+        /// Good for finding the store and for nothing else.
+        config: Config,
+        /// What is wrong with the file.
+        problems: Vec<FileProblem>,
+    },
+}
+
 /// Loads snapshots and publishes them. Share by `Arc`. Reloads are serialised.
 pub struct Loader {
     sources: Sources,
@@ -90,13 +105,25 @@ impl Loader {
     /// See [`ConfigError`].
     pub fn read_config(home: &Path, file: Option<&Path>) -> Result<Config, ConfigError> {
         let home = read::absolute(home)?;
-        let path = read::config_path(&home, file);
-        let text = match read::read_text(&path)? {
-            Some(text) => text,
-            None if file.is_none() => String::new(),
-            None => return Err(read::missing(&path)),
-        };
+        let (path, text) = config_text(&home, file)?;
         check_text(&path.display().to_string(), &text, &home).map_err(ConfigError::Problems)
+    }
+
+    /// Reads what says where the store is, for commands that work on records: a file that somebody is in the middle of
+    /// editing must not keep a token from being revoked.
+    ///
+    /// # Errors
+    /// When the file cannot be read at all; see [`ConfigError`].
+    pub fn read_store(home: &Path, file: Option<&Path>) -> Result<StoreConfig, ConfigError> {
+        let home = read::absolute(home)?;
+        let (path, text) = config_text(&home, file)?;
+        Ok(match check_text(&path.display().to_string(), &text, &home) {
+            Ok(config) => StoreConfig::Valid(config),
+            Err(problems) => {
+                let config = check_store(&text, &home).unwrap_or_else(|| Config::default().resolved(&home));
+                StoreConfig::StoreOnly { config, problems }
+            }
+        })
     }
 
     /// Loads everything for the first time. `own_listeners` goes to the address guard.
@@ -214,6 +241,16 @@ impl Loader {
         }
         *applied = files;
         Ok(true)
+    }
+}
+
+/// The config file's path and text; an absent file has none, unless it was named.
+fn config_text(home: &Path, file: Option<&Path>) -> Result<(PathBuf, String), ConfigError> {
+    let path = read::config_path(home, file);
+    match read::read_text(&path)? {
+        Some(text) => Ok((path, text)),
+        None if file.is_none() => Ok((path, String::new())),
+        None => Err(read::missing(&path)),
     }
 }
 

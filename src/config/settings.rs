@@ -1,43 +1,11 @@
 //! The checked configuration: domain types, every default safe.
 
 use crate::audit::AuditSettings;
-use crate::types::{AgentName, Host};
+use crate::types::Host;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Certificates of a TLS listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// PEM chain.
-    pub cert: PathBuf,
-    /// PEM key.
-    pub key: PathBuf,
-    /// PEM of the CA that client certificates must come from.
-    pub client_ca: Option<PathBuf>,
-}
-
-/// One listener for proxy, base-URL and call API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listener {
-    /// TCP.
-    Tcp {
-        /// Where.
-        address: SocketAddr,
-        /// TLS, if any.
-        tls: Option<Tls>,
-        /// Bound to one agent: no proxy authentication; loopback only.
-        agent: Option<AgentName>,
-    },
-    /// A Unix socket.
-    Unix {
-        /// Where.
-        path: PathBuf,
-        /// Bound to one agent.
-        agent: Option<AgentName>,
-    },
-}
 
 /// Where the root key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,8 +67,8 @@ pub struct Limits {
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where agents connect to.
-    pub listeners: Vec<Listener>,
+    /// Where agents connect to: proxy, base-URL and call API, in clear text.
+    pub listeners: Vec<SocketAddr>,
     /// Health and metrics.
     pub admin: SocketAddr,
     /// How long open requests may take at shutdown.
@@ -128,7 +96,7 @@ impl Default for Config {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
-            listeners: vec![Listener::Tcp { address: loopback(8470), tls: None, agent: None }],
+            listeners: vec![loopback(8470)],
             admin: loopback(8471),
             shutdown_grace: Duration::from_secs(5),
             store: PathBuf::from("nexus.db"),
@@ -153,15 +121,6 @@ impl Config {
             resolve(path);
         }
         self.ca_files.iter_mut().for_each(resolve);
-        for listener in &mut self.listeners {
-            match listener {
-                Listener::Unix { path, .. } => resolve(path),
-                Listener::Tcp { tls: Some(Tls { cert, key, client_ca }), .. } => {
-                    [Some(cert), Some(key), client_ca.as_mut()].into_iter().flatten().for_each(resolve);
-                }
-                Listener::Tcp { tls: None, .. } => {}
-            }
-        }
         self
     }
 }

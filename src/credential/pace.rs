@@ -41,8 +41,16 @@ pub(super) struct State {
     pub(super) unsaved: Option<(CredentialUpdate, i64)>,
     /// The version for which a call was sent and its answer lost, so that its grant may be used up; 0 for none.
     pub(super) lost_answer: u64,
-    refreshed_at: Option<UnixSeconds>,
+    refreshed: Option<Given>,
     breaker: Breaker,
+}
+
+/// The version that the last refresh gave. The interval is about this one: another, such as a new secret set by a
+/// person, is not held back.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    version: u64,
+    at: UnixSeconds,
 }
 
 /// Opens after failures, for a time that doubles.
@@ -76,7 +84,8 @@ impl Record {
         if self.proven.load(Ordering::Relaxed) >= version {
             return None;
         }
-        seconds_left(state.refreshed_at?, INTERVAL, now)
+        let given = state.refreshed.filter(|given| given.version == version)?;
+        seconds_left(given.at, INTERVAL, now)
     }
 }
 
@@ -92,8 +101,8 @@ impl State {
     /// Takes note of how a refresh of `version` ended.
     pub(super) fn landed(&mut self, version: u64, result: &Result<Refreshed, RefreshError>, now: UnixSeconds) {
         match result {
-            Ok(_) => {
-                self.refreshed_at = Some(now);
+            Ok(Refreshed::Version(version)) => {
+                self.refreshed = Some(Given { version: *version, at: now });
                 self.breaker = Breaker::default();
             }
             Err(RefreshError::Token(error)) => {
@@ -152,6 +161,7 @@ mod tests {
         assert_eq!(record.interval_left(&state, 2, 1000), Some(11));
         assert_eq!(record.interval_left(&state, 2, 1010), Some(1));
         assert_eq!(record.interval_left(&state, 2, 1011), None);
+        assert_eq!(record.interval_left(&state, 3, 1000), None, "a person's new secret is not held back");
         record.worked(1);
         assert_eq!(record.interval_left(&state, 2, 1001), Some(10), "an older version proves nothing");
         record.worked(2);

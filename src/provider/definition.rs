@@ -153,3 +153,12 @@ pub struct Definition {
     /// SHA-256 of the file's bytes, hexadecimal: connections keep it to show that they are outdated.
     pub revision: String,
 }
+
+impl Definition {
+    /// The variables and fields that the file does not call secret.
+    #[must_use]
+    pub fn plain_names(&self) -> Vec<String> {
+        let fields = self.auth.iter().flat_map(|auth| &auth.fields).chain(&self.vars);
+        fields.filter(|field| !field.secret).map(|field| field.name.clone()).collect()
+    }
+}

@@ -206,6 +206,12 @@ fn mistakes_have_their_exit_codes() {
     home.register("work", upstream);
     let allowed = [&custom[..], &header, &["--allow-http"]].concat();
     for (name, line, input, code) in [
+        (
+            "one value for another field",
+            [&custom[..], &["--allow-http", "--inject", "header X-Key: {tokn}"]].concat(),
+            SECRET,
+            2,
+        ),
         ("line break in a header", allowed.clone(), "a\nb-is-a-header", 2),
         ("empty", allowed, "\n", 2),
         (
@@ -261,6 +267,11 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
     assert_eq!(home.code(&["explain", "POST", &url, "--agent", "ci"]), 5);
     assert_eq!(home.code(&["explain", "GET", "http://127.0.0.1:1/", "--agent", "ci"]), 5);
 
+    let shown = home.run(&["token", "create", "--name", "shown", "--use", "work"]);
+    assert!(text(&shown.stdout).contains("nxt_"), "the value is data");
+    let said = text(&shown.stderr);
+    assert!(said.contains("http://x:TOKEN@") && !said.contains("nxt_"), "and no message: {said}");
+
     let rotated = home.json(&["token", "rotate", id, "--grace", "0s"]);
     let second = rotated["token_value"].as_str().unwrap();
     assert_eq!(rotated["token_id"], id);
@@ -274,8 +285,160 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
 
     let events = text(&home.run(&["audit", "query", "--agent", "ci", "--status", "2xx", "-o", "json"]).stdout);
     assert_eq!(events.lines().count(), 2, "{events}");
+    for line in [&["audit", "query", "--namespace", "other"][..], &["audit", "tail", "--tenant", "other"]] {
+        assert!(home.run(line).stdout.is_empty(), "{line:?}");
+    }
     assert_eq!(home.code(&["up", "--listen", &server.proxy]), 6, "the port is used");
     assert_eq!(server.terminate(), 0);
+}
+
+#[test]
+fn a_connection_that_needs_attention_is_not_tried() {
+    use nexus::store::{ConnectionState, Store};
+    let home = Home::new();
+    let url = format!("http://{}/v1", upstream());
+    let token_url = format!("http://{}/token", upstream());
+    let line = [
+        &["register", "custom", "--name", "oa", "--base-url", &url, "--allow-http", "--stdin-json"][..],
+        &["--inject", "header X-Key: {access_token}", "--oauth", "refresh_token", "--token-url", &token_url],
+    ]
+    .concat();
+    let fields =
+        format!(r#"{{"client_id":"some-client","refresh_token":"some-refresh-token","access_token":"{SECRET}"}}"#);
+    let made = home.run_with_input(&line, &fields);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert_eq!(home.json(&["test", "oa"])["ok"], true);
+    with_store(&home, async |store| {
+        let record = store.find_connection(&nexus::types::Scope::default(), "oa").await.unwrap();
+        let state = ConnectionState::Attention;
+        store.set_connection_state(&record.id, record.version, state, Some("invalid_grant")).await.unwrap();
+    });
+    for line in [&["test", "oa"][..], &["doctor"]] {
+        let output = home.run(line);
+        assert_eq!(output.status.code(), Some(8), "{line:?}");
+        let shown = text(&output.stdout);
+        assert!(
+            shown.contains("invalid_grant") && shown.contains("connection set oa --stdin-json"),
+            "{line:?}: {shown}"
+        );
+    }
+    let tested = home.run(&["test", "oa", "-o", "json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&tested.stdout).unwrap()["ok"], false);
+    let fields = format!(r#"{{"refresh_token":"another-refresh-token","access_token":"{SECRET}"}}"#);
+    assert!(home.run_with_input(&["connection", "set", "oa", "--stdin-json"], &fields).status.success());
+    assert_eq!(home.json(&["test", "oa"])["ok"], true);
+}
+
+/// Changes records as a person with an editor does, or a server.
+fn with_store<T>(home: &Home, change: impl AsyncFnOnce(nexus::store::SqliteStore) -> T) -> T {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime
+        .block_on(async { change(nexus::store::SqliteStore::open(&home.path().join("nexus.db")).await.unwrap()).await })
+}
+
+#[test]
+fn a_record_that_was_edited_gets_no_new_secret() {
+    use nexus::store::Store;
+    let home = Home::new();
+    home.register("work", upstream());
+    let elsewhere = upstream();
+    with_store(&home, async |store| {
+        let mut record = store.find_connection(&nexus::types::Scope::default(), "work").await.unwrap();
+        let frozen = nexus::connection::Frozen::from_json(&record.definition).unwrap();
+        let port = frozen.destinations[0].port.to_string();
+        record.definition = record.definition.replace(&port, &elsewhere.port().to_string());
+        record.version += 1;
+        store.insert_connection(&record, true).await.unwrap();
+    });
+    let set = home.run_with_input(&["connection", "set", "work", "--stdin"], SECRET);
+    assert_eq!(set.status.code(), Some(1), "{}", text(&set.stderr));
+    assert!(text(&set.stderr).contains("--replace"), "{}", text(&set.stderr));
+    assert_eq!(home.json(&["list"])[0]["state"], "damaged");
+    assert_eq!(home.json(&["connection", "show", "work"])["state"], "damaged");
+    let doctor = home.run(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(8));
+    assert!(!text(&doctor.stdout).contains("connection set"), "{}", text(&doctor.stdout));
+}
+
+#[test]
+fn what_is_no_secret_may_be_short() {
+    let home = Home::new();
+    let site = ["register", "jira", "--set", "site=acme"];
+    let by_flag = home.run_with_input(&[&site[..], &["--set", "email=a@b.c", "--stdin"]].concat(), SECRET);
+    let fields = format!(r#"{{"email":"a@b.c","api_token":"{SECRET}"}}"#);
+    let by_json = home.run_with_input(&[&site[..], &["--name", "two", "--stdin-json"]].concat(), &fields);
+    let changed = home.run_with_input(&["connection", "set", "two", "--stdin-json"], r#"{"api_token":"short"}"#);
+    for output in [&by_flag, &by_json] {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(!text(&output.stderr).contains("shorter"), "{}", text(&output.stderr));
+    }
+    assert!(text(&changed.stderr).contains("api_token is shorter"), "{}", text(&changed.stderr));
+}
+
+#[test]
+fn flags_of_up_are_judged_like_the_config() {
+    let home = Home::new();
+    for (name, line) in [
+        ("clear text for other machines", ["--listen", "0.0.0.0:0"]),
+        ("IPv6", ["--listen", "[::]:0"]),
+        ("a descriptor that is not there", ["--ready-fd", "77"]),
+    ] {
+        let output = home.run(&["up", line[0], line[1]]);
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{name}");
+        assert!(!home.path().join("root.key").exists(), "{name}: nothing is made");
+    }
+}
+
+#[test]
+fn the_examples_of_config_files_can_be_served() {
+    let home = Home::new();
+    for example in ["minimal.toml", "production.toml", "reference.toml"] {
+        let file = format!("{}/config/{example}", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(home.code(&["config", "check", &file]), 0, "{example}");
+    }
+}
+
+#[test]
+fn a_broken_config_does_not_keep_records_from_being_changed() {
+    let home = Home::new();
+    let upstream = upstream();
+    home.register("work", upstream);
+    let server = Up::start(&home);
+    let url = format!("http://{upstream}/v1/x");
+    let made = home.json(&["token", "create", "--name", "ci", "--use", "work"]);
+    let (id, token) = (made["token_id"].as_str().unwrap(), made["token_value"].as_str().unwrap());
+    assert_eq!(status_through(&server.proxy, token, &url), "200");
+
+    home.write("nexus.toml", &format!("{CONFIG}x = ["));
+    let revoked = home.run(&["token", "revoke", id]);
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    assert!(text(&revoked.stderr).contains("nexus.toml:"), "the problem is named: {}", text(&revoked.stderr));
+    assert_eq!(status_through(&server.proxy, token, &url), "407");
+    for line in [
+        &["token", "list"][..],
+        &["list"],
+        &["app", "list"],
+        &["connection", "show", "work"],
+        &["connection", "disable", "work"],
+        &["connection", "delete", "work"],
+    ] {
+        assert_eq!(home.code(line), 0, "{line:?}");
+    }
+    for line in [&["config", "check"][..], &["doctor"], &["up"], &["run", "true"]] {
+        assert_eq!(home.code(line), 8, "{line:?}");
+    }
+
+    // The store stays the one that the file names, as long as that part is right.
+    std::fs::rename(home.path().join("nexus.db"), home.path().join("own.db")).unwrap();
+    home.write("nexus.toml", "typo = 1\n[store]\nurl = \"sqlite://own.db\"\n");
+    assert_eq!(home.json(&["token", "list"])[0]["token_id"], id);
+    drop(server);
+
+    let empty = Home::new();
+    empty.write("nexus.toml", "typo = 1");
+    assert_eq!(empty.code(&["token", "create", "--name", "a", "--use", "b"]), 8, "nothing is made by a broken config");
+    assert!(!empty.path().join("nexus.db").exists());
 }
 
 #[test]
@@ -298,7 +461,7 @@ fn a_run_passes_the_exit_code_and_takes_its_token_with_it() {
     assert_eq!(tokens[0]["state"], "revoked");
 
     assert_eq!(home.code(&["run", "--", "no-such-program-anywhere"]), 127);
-    assert_eq!(home.code(&["run", "--", "sh", "-c", "kill -TERM $PPID; sleep 60"]), 143, "signals are passed on");
+    assert_eq!(home.code(&["run", "--", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]), 143, "signals are passed on");
     let tokens = home.json(&["token", "list"]);
     assert!(tokens.as_array().unwrap().iter().all(|token| token["state"] == "revoked"), "{tokens}");
 }

@@ -156,7 +156,7 @@ async fn what_needs_a_restart_is_kept() {
     let loader = home.start().await.unwrap();
     let before = loader.snapshot();
     let server = "[server]\nlisten = []\nadmin = \"127.0.0.1:1\"\nshutdown_grace = \"1s\"\n[[server.listener]]\n\
-                  address = \"unix:x\"\n";
+                  address = \"127.0.0.1:2\"\n";
     let store = "[store]\nurl = \"sqlite://other.db\"\nroot_key = { env = \"K\" }\n";
     home.write("nexus.toml", &format!("{server}{store}"));
     assert!(!loader.reload_files().await.unwrap());
