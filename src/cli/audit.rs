@@ -2,7 +2,7 @@
 
 use super::{CliError, Context, Format, output};
 use crate::audit::{Event, Filter, Kind, Reader};
-use crate::types::parse_duration;
+use crate::types::{Scope, parse_duration};
 use std::time::Duration;
 
 /// The audit record
@@ -56,7 +56,7 @@ impl AuditCommand {
             return Err(CliError::NotFound(format!("there is no audit record in {shown}; nothing was served yet")));
         }
         let mut reader = Reader::new(&directory);
-        let tenant = context.tenant.as_ref().map(ToString::to_string);
+        let scope = &context.scope;
         match self {
             Self::Query(query) => {
                 let filter = Filter {
@@ -65,24 +65,51 @@ impl AuditCommand {
                     connection: query.connection,
                     host: query.host,
                     status: query.status,
-                    tenant,
+                    tenant: None,
                 };
                 let events = reader.query(&filter).map_err(CliError::io(&directory))?;
-                print_events(context.format, &events, None)
+                print_events(context.format, &of_scope(events, scope))
             }
             Self::Tail { count, follow } => {
-                let events = reader.tail(count).map_err(CliError::io(&directory))?;
-                print_events(context.format, &events, tenant.as_deref())?;
+                let events = last_of_scope(&mut reader, count, scope).map_err(CliError::io(&directory))?;
+                print_events(context.format, &events)?;
                 if !follow {
                     return Ok(());
                 }
                 loop {
                     tokio::time::sleep(FOLLOW_EVERY).await;
                     let events = reader.follow().map_err(CliError::io(&directory))?;
-                    print_events(context.format, &events, tenant.as_deref())?;
+                    print_events(context.format, &of_scope(events, scope))?;
                 }
             }
         }
+    }
+}
+
+/// The events of a scope. What belongs to nobody (a caller without a token, missing lines) is the default scope's.
+fn of_scope(mut events: Vec<Event>, scope: &Scope) -> Vec<Event> {
+    let nobodys = *scope == Scope::default();
+    events.retain(|event| match (&event.tenant, &event.namespace) {
+        (None, _) => nobodys,
+        (Some(tenant), namespace) => {
+            *tenant == scope.tenant.as_str() && namespace.as_deref() == Some(scope.namespace.as_str())
+        }
+    });
+    events
+}
+
+/// The last `count` events of a scope: looks further back until there are as many, or no more.
+fn last_of_scope(reader: &mut Reader, count: usize, scope: &Scope) -> std::io::Result<Vec<Event>> {
+    let mut window = count;
+    loop {
+        let all = reader.tail(window)?;
+        let is_all = all.len() < window;
+        let mut events = of_scope(all, scope);
+        if is_all || events.len() >= count {
+            events.drain(..events.len().saturating_sub(count));
+            return Ok(events);
+        }
+        window = window.saturating_mul(8);
     }
 }
 
@@ -97,9 +124,9 @@ fn parse_status(text: &str) -> Result<String, String> {
     }
 }
 
-fn print_events(format: Format, events: &[Event], tenant: Option<&str>) -> Result<(), CliError> {
+fn print_events(format: Format, events: &[Event]) -> Result<(), CliError> {
     let mut text = String::new();
-    for event in events.iter().filter(|event| tenant.is_none_or(|tenant| event.tenant.as_deref() == Some(tenant))) {
+    for event in events {
         match format {
             Format::Json => text.push_str(&serde_json::to_string(event).expect("an event is plain data")),
             Format::Table => text.push_str(&output::printable(&line(event))),
@@ -153,6 +180,38 @@ mod tests {
             [("404", true), ("4xx", true), ("5XX", true), ("4x4", false), ("44", false), ("900", false), ("", false)]
         {
             assert_eq!(parse_status(text).is_ok(), fits, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_scope_sees_its_own_events() {
+        let event = |tenant: Option<&str>, namespace: Option<&str>| {
+            let mut event = Event::new(Kind::End, RequestId::generate());
+            event.tenant = tenant.map(str::to_owned);
+            event.namespace = namespace.map(str::to_owned);
+            event
+        };
+        let events = || {
+            vec![
+                event(None, None),
+                event(Some("default"), Some("default")),
+                event(Some("default"), Some("prod")),
+                event(Some("t2"), Some("default")),
+            ]
+        };
+        for (tenant, namespace, seen) in [
+            ("default", "default", vec![0, 1]),
+            ("default", "prod", vec![2]),
+            ("t2", "default", vec![3]),
+            ("t2", "prod", vec![]),
+        ] {
+            let scope = Scope {
+                tenant: crate::types::TenantName::parse(tenant).expect("a name"),
+                namespace: crate::types::NamespaceName::parse(namespace).expect("a name"),
+            };
+            let all = events();
+            let seen: Vec<_> = seen.into_iter().map(|index: usize| all[index].clone()).collect();
+            assert_eq!(of_scope(all, &scope), seen, "{tenant}/{namespace}");
         }
     }
 

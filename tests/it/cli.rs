@@ -285,6 +285,9 @@ fn tokens_work_until_they_are_rotated_or_revoked() {
 
     let events = text(&home.run(&["audit", "query", "--agent", "ci", "--status", "2xx", "-o", "json"]).stdout);
     assert_eq!(events.lines().count(), 2, "{events}");
+    for line in [&["audit", "query", "--namespace", "other"][..], &["audit", "tail", "--tenant", "other"]] {
+        assert!(home.run(line).stdout.is_empty(), "{line:?}");
+    }
     assert_eq!(home.code(&["up", "--listen", &server.proxy]), 6, "the port is used");
     assert_eq!(server.terminate(), 0);
 }
