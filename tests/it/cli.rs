@@ -329,6 +329,28 @@ fn a_connection_that_needs_attention_is_not_tried() {
     assert_eq!(home.json(&["test", "oa"])["ok"], true);
 }
 
+#[test]
+fn every_problem_of_a_file_has_its_line() {
+    let home = Home::new();
+    assert_eq!(home.code(&["init"]), 0);
+    home.write("providers/acme.toml", "x = 1");
+    home.write("nexus.toml", "one = 1\ntwo = 2\n");
+    let doctor = home.run(&["doctor", "-o", "json"]);
+    let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let details = |check: &str| -> Vec<String> {
+        let rows = found.as_array().unwrap().iter().filter(|row| row["check"] == check);
+        rows.map(|row| row["detail"].as_str().unwrap().to_owned()).collect()
+    };
+    let config = details("config");
+    assert_eq!(config.len(), 2, "{config:?}");
+    assert!(config[0].contains("nexus.toml:1:1 one:") && config[1].contains("nexus.toml:2:1 two:"), "{config:?}");
+    home.write("nexus.toml", CONFIG);
+    let file = home.path().join("providers/acme.toml").display().to_string();
+    for output in [home.run(&["up"]), home.run(&["provider", "list"])] {
+        assert!(text(&output.stderr).contains(&format!("{file}:1:1")), "{}", text(&output.stderr));
+    }
+}
+
 /// Changes records as a person with an editor does, or a server.
 fn with_store<T>(home: &Home, change: impl AsyncFnOnce(nexus::store::SqliteStore) -> T) -> T {
     let runtime = tokio::runtime::Runtime::new().unwrap();
