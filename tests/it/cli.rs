@@ -508,6 +508,18 @@ fn a_shell_takes_the_variables() {
     let printed = home.run_with_input(&["env", "--token-stdin", "-o", "json", "--address", "nexus:8470"], token);
     let variables: Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert_eq!(variables["https_proxy"], format!("http://x:{token}@nexus:8470"));
+    let printed = home.run_with_input(&["env", "--token-stdin", "--shell", "docker"], token);
+    let (variables, hint) = (text(&printed.stdout), text(&printed.stderr));
+    let directory = home.path().join("ca").display().to_string();
+    let mut named: Vec<&str> = variables.split(['=', ':', ' ', '\n']).filter(|p| p.starts_with(&directory)).collect();
+    named.sort_unstable();
+    named.dedup();
+    assert!(named.len() >= 5, "{variables}");
+    for path in named {
+        assert!(Path::new(path).exists(), "{path}");
+        assert!(hint.contains(&format!("-v {path}:{path}:ro")), "{path} is mounted: {hint}");
+    }
+    assert!(!hint.contains("ca.key"), "{hint}");
     assert_eq!(home.run_with_input(&["env", "--token-stdin"], "nxt_wrong").status.code(), Some(2));
     drop(server);
 }
