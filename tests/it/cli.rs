@@ -330,6 +330,25 @@ fn a_connection_that_needs_attention_is_not_tried() {
 }
 
 #[test]
+fn a_name_without_an_answer_is_no_denial() {
+    let home = Home::new();
+    let line = ["register", "custom", "--name", "work", "--base-url", "https://nowhere.invalid/v1", "--stdin"];
+    let made = home.run_with_input(&[&line[..], &["--inject", "header X-Key: {token}"]].concat(), SECRET);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    home.json(&["token", "create", "--name", "ci", "--use", "work", "--methods", "GET"]);
+    let url = "https://nowhere.invalid/v1/x";
+    for (name, method, url, code, decision) in [
+        ("allowed", "GET", url, 7, "allowed"),
+        ("denied by the grant", "POST", url, 5, "denied"),
+        ("no connection", "GET", "https://elsewhere.invalid/", 5, "denied"),
+    ] {
+        let output = home.run(&["explain", method, url, "--agent", "ci", "-o", "json"]);
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &shown["decision"]), (Some(code), &decision.into()), "{name}: {shown}");
+    }
+}
+
+#[test]
 fn every_problem_of_a_file_has_its_line() {
     let home = Home::new();
     assert_eq!(home.code(&["init"]), 0);
