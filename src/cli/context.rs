@@ -38,8 +38,6 @@ pub struct Context {
     pub(super) config_file: Option<PathBuf>,
     /// Tenant and namespace of the records.
     pub(super) scope: Scope,
-    /// The tenant, if it was named.
-    pub(super) tenant: Option<TenantName>,
     /// How data is printed.
     pub(super) format: Format,
     /// The time.
@@ -56,8 +54,8 @@ impl Context {
         // Absolute, because a child of `run` may live in another directory.
         let home = std::path::absolute(&home).map_err(CliError::io(&home))?;
         let mut scope = Scope::default();
-        if let Some(tenant) = &global.tenant {
-            scope.tenant = tenant.clone();
+        if let Some(tenant) = global.tenant {
+            scope.tenant = tenant;
         }
         if let Some(namespace) = global.namespace {
             scope.namespace = namespace;
@@ -66,14 +64,7 @@ impl Context {
             Some(file) => Some(std::path::absolute(&file).map_err(CliError::io(&file))?),
             None => None,
         };
-        Ok(Self {
-            home: Home { path: home },
-            config_file,
-            scope,
-            tenant: global.tenant,
-            format: global.output,
-            clock: Clock::system(),
-        })
+        Ok(Self { home: Home { path: home }, config_file, scope, format: global.output, clock: Clock::system() })
     }
 
     /// The checked configuration; its warnings go to the person.

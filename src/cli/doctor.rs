@@ -4,7 +4,7 @@ use super::connection::set_command;
 use super::{CliError, Context, Format, ca, environment, output};
 use crate::admin::control_sockets;
 use crate::app::{self, AppError, Install};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::connection::Connection;
 use crate::provider::Catalog;
 use crate::store::{ConnectionState, Store};
@@ -141,6 +141,12 @@ fn check_config(findings: &mut Findings, context: &Context) -> Option<Config> {
             }
             findings.ok("config", "valid");
             Some(config)
+        }
+        Err(CliError::Config(ConfigError::Problems(problems))) => {
+            for problem in problems {
+                findings.fail("config", problem.to_string(), "nexus config check");
+            }
+            None
         }
         Err(error) => {
             findings.fail("config", super::describe(&error), "nexus config check");

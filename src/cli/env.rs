@@ -77,21 +77,18 @@ impl Env {
         let address = self.address.unwrap_or(server.address);
         let mut variables = environment::variables(&address, &token, &files, &environment::existing);
         variables.extend(placeholders);
-        print(context, shell, &variables)
+        print(shell, &variables, &files)
     }
 }
 
-fn print(context: &Context, shell: Shell, variables: &[(String, Secret)]) -> Result<(), CliError> {
+fn print(shell: Shell, variables: &[(String, Secret)], files: &Files) -> Result<(), CliError> {
     let (text, left_out) = render(shell, variables);
     for name in left_out {
         output::warn(&format!("{name} has a line break, which this format cannot carry; it is left out"));
     }
     if shell == Shell::Docker {
-        let ca = context.home.ca_certificate();
-        let directory = ca.parent().unwrap_or(&context.home.path).display().to_string();
-        output::say(&format!(
-            "nexus: for docker run add: -v {directory}/bundle.pem:{directory}/bundle.pem:ro and --network host, or --address"
-        ));
+        let mounts: String = files.paths().iter().map(|path| format!(" -v {0}:{0}:ro", path.display())).collect();
+        output::say(&format!("nexus: for docker run add:{mounts} and --network host, or --address"));
     }
     // What the command is for.
     output::print(text.expose())

@@ -3,7 +3,7 @@
 //! Every client looks elsewhere, so all of them are set. What a variable may hold already is kept where clients allow
 //! several values.
 
-use super::{CliError, truststore};
+use super::{CliError, certs, truststore};
 use crate::admin::control_sockets;
 use crate::app::Home;
 use crate::config::Config;
@@ -66,6 +66,8 @@ pub(super) struct Files {
     bundle: PathBuf,
     /// The interception CA and what the person's own `NODE_EXTRA_CA_CERTS` has.
     extra: PathBuf,
+    /// A directory with the interception CA alone.
+    certs: PathBuf,
     wgetrc: PathBuf,
     php: PathBuf,
     truststore: Option<PathBuf>,
@@ -114,8 +116,17 @@ impl Files {
         let ini = format!("curl.cainfo=\"{bundle_text}\"\nopenssl.cafile=\"{bundle_text}\"\n");
         write_file(&php.join("nexus.ini"), &ini, 0o644)?;
 
+        let certs = certs::write(&ca, &directory)?;
         let truststore = truststore::make(&ca_path, &directory);
-        Ok(Self { bundle, extra, wgetrc, php, truststore })
+        Ok(Self { bundle, extra, certs, wgetrc, php, truststore })
+    }
+
+    /// Every file and directory that a variable names, for an agent that sees another file system. None of them holds a
+    /// key.
+    pub(super) fn paths(&self) -> Vec<&Path> {
+        let Self { bundle, extra, certs, wgetrc, php, truststore } = self;
+        let paths = [bundle, extra, certs, wgetrc, php].into_iter().chain(truststore);
+        paths.map(PathBuf::as_path).collect()
     }
 }
 
@@ -164,7 +175,7 @@ fn pem(der: &[u8]) -> String {
 }
 
 /// Replaces the file as a whole, so that a program that reads it at this moment sees the old one or the new one.
-fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), CliError> {
+pub(super) fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), CliError> {
     if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(());
     }
@@ -237,6 +248,7 @@ pub(super) fn variables(address: &str, token: &Secret, files: &Files, existing: 
     for name in EXTRA {
         set(name, text(&files.extra));
     }
+    set("SSL_CERT_DIR", cert_dir(&files.certs, existing));
     set("WGETRC", text(&files.wgetrc));
     set("PHP_INI_SCAN_DIR", php_scan_dir(&files.php, existing));
     set("JAVA_TOOL_OPTIONS", java_options(address, files.truststore.as_deref(), existing));
@@ -255,6 +267,20 @@ fn no_proxy(existing: Existing<'_>) -> String {
         }
     }
     entries.join(",")
+}
+
+/// Where most systems have their roots by hash.
+const SYSTEM_CERT_DIR: &str = "/etc/ssl/certs";
+
+/// The directories that OpenSSL and others look into: ours, then the person's or the system's.
+fn cert_dir(certs: &Path, existing: Existing<'_>) -> String {
+    let ours = certs.display().to_string();
+    let theirs = existing("SSL_CERT_DIR").map(|value| value.to_string_lossy().into_owned());
+    match theirs {
+        Some(theirs) if theirs.split(':').any(|element| element == ours) => theirs,
+        Some(theirs) => format!("{ours}:{theirs}"),
+        None => format!("{ours}:{SYSTEM_CERT_DIR}"),
+    }
 }
 
 /// An empty element stands for the directory that PHP was built with.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Tell what would happen to a request, without sending it
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  nexus explain GET https://api.github.com/user --agent ci\n  nexus explain POST https://api.example.com/v1/x --agent ci --connection work -o json\n\nOf several tokens of the agent the first that may do it is shown. Exit code 5: denied."
+    after_help = "Examples:\n  nexus explain GET https://api.github.com/user --agent ci\n  nexus explain POST https://api.example.com/v1/x --agent ci --connection work -o json\n\nOf several tokens of the agent the first that may do it is shown. Exit code 5: denied; 7: allowed, but the\nhost's name does not resolve."
 )]
 pub struct Explain {
     /// The method
@@ -127,16 +127,19 @@ impl Explain {
             }
             Some(Err(error)) => (Value::Null, Some(super::describe(error))),
         };
-        let decision = match (verdict.decision, &refused) {
-            (Decision::Denied, _) | (_, Some(_)) => "denied",
-            (Decision::Forwarded, None) => "forwarded without a credential",
-            (Decision::Allowed, None) => "allowed",
+        // A name without an answer denies nothing: the reason tells it, and the exit code.
+        let is_refused = matches!(destination, Some(Err(NetError::AddressRefused { .. })));
+        let decision = match verdict.decision {
+            _ if is_refused => "denied",
+            Decision::Denied => "denied",
+            Decision::Forwarded => "forwarded without a credential",
+            Decision::Allowed => "allowed",
         };
         let injects: Option<Vec<String>> = verdict
             .connection
             .as_ref()
             .map(|choice| choice.destination().strategy.placements().iter().map(ToString::to_string).collect());
-        let reason = verdict.reason.clone().or(refused);
+        let reason = refused.or_else(|| verdict.reason.clone());
         output::print_object(
             context.format,
             &json!({
@@ -155,7 +158,7 @@ impl Explain {
         let text = reason.unwrap_or_else(|| "denied".to_owned());
         match (verdict.decision, destination) {
             (Decision::Denied, _) => Err(CliError::Denied(text)),
-            (_, Some(Err(NetError::AddressRefused { .. }))) => Err(CliError::Denied(text)),
+            _ if is_refused => Err(CliError::Denied(text)),
             (_, Some(Err(_))) => Err(CliError::Unreachable(text)),
             _ => Ok(()),
         }

@@ -6,6 +6,7 @@ mod app;
 mod arguments;
 mod audit;
 mod ca;
+mod certs;
 mod child;
 mod config;
 mod connection;

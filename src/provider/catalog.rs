@@ -42,21 +42,25 @@ impl Catalog {
         let mut taken: HashMap<String, String> = HashMap::new();
         for path in own_files(directory, &mut problems) {
             let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            // With its directory, since the problems are told wherever the catalogue is read.
+            let shown = path.display().to_string();
             let text = match std::fs::read_to_string(&path) {
                 Ok(text) => text,
                 Err(error) => {
-                    problems.push(FileProblem::at(&file, "", 0, "", format!("cannot be read: {error}")));
+                    problems.push(FileProblem::at(&shown, "", 0, "", format!("cannot be read: {error}")));
                     continue;
                 }
             };
             match read(&file, &text) {
-                Err(mut found) => problems.append(&mut found),
+                Err(found) => {
+                    problems.extend(found.into_iter().map(|problem| FileProblem { file: shown.clone(), ..problem }));
+                }
                 Ok(ReadFile { definition, aliases }) => {
                     let aliases = aliases.iter().map(|alias| (&*alias.value, alias.place.offset, &*alias.place.key));
                     for (name, offset, key) in std::iter::once((definition.id.as_str(), 0, "")).chain(aliases) {
                         if let Some(other) = taken.insert(plain_name(name), file.clone()) {
                             let message = format!("{name:?} is the id or an alias of {other}, too");
-                            problems.push(FileProblem::at(&file, &text, offset, key, message));
+                            problems.push(FileProblem::at(&shown, &text, offset, key, message));
                         }
                     }
                     own.push((CatalogSource::Own, Arc::new(definition)));

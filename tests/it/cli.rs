@@ -329,6 +329,47 @@ fn a_connection_that_needs_attention_is_not_tried() {
     assert_eq!(home.json(&["test", "oa"])["ok"], true);
 }
 
+#[test]
+fn a_name_without_an_answer_is_no_denial() {
+    let home = Home::new();
+    let line = ["register", "custom", "--name", "work", "--base-url", "https://nowhere.invalid/v1", "--stdin"];
+    let made = home.run_with_input(&[&line[..], &["--inject", "header X-Key: {token}"]].concat(), SECRET);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    home.json(&["token", "create", "--name", "ci", "--use", "work", "--methods", "GET"]);
+    let url = "https://nowhere.invalid/v1/x";
+    for (name, method, url, code, decision) in [
+        ("allowed", "GET", url, 7, "allowed"),
+        ("denied by the grant", "POST", url, 5, "denied"),
+        ("no connection", "GET", "https://elsewhere.invalid/", 5, "denied"),
+    ] {
+        let output = home.run(&["explain", method, url, "--agent", "ci", "-o", "json"]);
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &shown["decision"]), (Some(code), &decision.into()), "{name}: {shown}");
+    }
+}
+
+#[test]
+fn every_problem_of_a_file_has_its_line() {
+    let home = Home::new();
+    assert_eq!(home.code(&["init"]), 0);
+    home.write("providers/acme.toml", "x = 1");
+    home.write("nexus.toml", "one = 1\ntwo = 2\n");
+    let doctor = home.run(&["doctor", "-o", "json"]);
+    let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let details = |check: &str| -> Vec<String> {
+        let rows = found.as_array().unwrap().iter().filter(|row| row["check"] == check);
+        rows.map(|row| row["detail"].as_str().unwrap().to_owned()).collect()
+    };
+    let config = details("config");
+    assert_eq!(config.len(), 2, "{config:?}");
+    assert!(config[0].contains("nexus.toml:1:1 one:") && config[1].contains("nexus.toml:2:1 two:"), "{config:?}");
+    home.write("nexus.toml", CONFIG);
+    let file = home.path().join("providers/acme.toml").display().to_string();
+    for output in [home.run(&["up"]), home.run(&["provider", "list"])] {
+        assert!(text(&output.stderr).contains(&format!("{file}:1:1")), "{}", text(&output.stderr));
+    }
+}
+
 /// Changes records as a person with an editor does, or a server.
 fn with_store<T>(home: &Home, change: impl AsyncFnOnce(nexus::store::SqliteStore) -> T) -> T {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -486,6 +527,18 @@ fn a_shell_takes_the_variables() {
     let printed = home.run_with_input(&["env", "--token-stdin", "-o", "json", "--address", "nexus:8470"], token);
     let variables: Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert_eq!(variables["https_proxy"], format!("http://x:{token}@nexus:8470"));
+    let printed = home.run_with_input(&["env", "--token-stdin", "--shell", "docker"], token);
+    let (variables, hint) = (text(&printed.stdout), text(&printed.stderr));
+    let directory = home.path().join("ca").display().to_string();
+    let mut named: Vec<&str> = variables.split(['=', ':', ' ', '\n']).filter(|p| p.starts_with(&directory)).collect();
+    named.sort_unstable();
+    named.dedup();
+    assert!(named.len() >= 5, "{variables}");
+    for path in named {
+        assert!(Path::new(path).exists(), "{path}");
+        assert!(hint.contains(&format!("-v {path}:{path}:ro")), "{path} is mounted: {hint}");
+    }
+    assert!(!hint.contains("ca.key"), "{hint}");
     assert_eq!(home.run_with_input(&["env", "--token-stdin"], "nxt_wrong").status.code(), Some(2));
     drop(server);
 }

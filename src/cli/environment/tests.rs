@@ -6,6 +6,7 @@ fn files(truststore: Option<&str>) -> Files {
     Files {
         bundle: "/h/ca/bundle.pem".into(),
         extra: "/h/ca/ca.pem".into(),
+        certs: "/h/ca/certs".into(),
         wgetrc: "/h/ca/wgetrc".into(),
         php: "/h/ca/php".into(),
         truststore: truststore.map(PathBuf::from),
@@ -35,6 +36,7 @@ fn every_client_finds_its_variables() {
         assert_eq!(set[name], "/h/ca/ca.pem", "{name}");
     }
     assert_eq!(set["NODE_USE_ENV_PROXY"], "1");
+    assert_eq!(set["SSL_CERT_DIR"], "/h/ca/certs:/etc/ssl/certs");
     assert_eq!(set["WGETRC"], "/h/ca/wgetrc");
     assert_eq!(set["PHP_INI_SCAN_DIR"], ":/h/ca/php");
     assert_eq!(set["NO_PROXY"], "localhost,127.0.0.1,::1");
@@ -51,12 +53,14 @@ fn what_a_variable_holds_already_is_kept() {
             ("NO_PROXY", "internal.example, localhost"),
             ("no_proxy", "other.example"),
             ("PHP_INI_SCAN_DIR", "/etc/php"),
+            ("SSL_CERT_DIR", "/own/certs"),
             ("JAVA_TOOL_OPTIONS", "-Xmx1g"),
         ],
         None,
     );
     assert_eq!(set["NO_PROXY"], "internal.example,localhost,other.example,127.0.0.1,::1");
     assert_eq!(set["PHP_INI_SCAN_DIR"], "/etc/php:/h/ca/php");
+    assert_eq!(set["SSL_CERT_DIR"], "/h/ca/certs:/own/certs");
     assert!(set["JAVA_TOOL_OPTIONS"].starts_with("-Xmx1g -Dhttp.proxyHost="));
     assert!(!set["JAVA_TOOL_OPTIONS"].contains("trustStore"));
 }
