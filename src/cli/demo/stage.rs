@@ -47,7 +47,7 @@ impl Stage {
             .map_err(CliError::io(std::env::temp_dir()))?;
         let home = Home { path: directory.path().to_owned() };
         let scope = Scope::default();
-        let context = Context { home, config_file: None, scope, tenant: None, format, clock: Clock::system() };
+        let context = Context { home, config_file: None, scope, format, clock: Clock::system() };
         Ok(Self { directory, context })
     }
 
