@@ -2,7 +2,9 @@
 
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
-use crate::config::{Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_root_key, watch_files};
+use crate::config::{
+    Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeySource, Sources, read_root_key, watch_files,
+};
 use crate::credential::Credentials;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
@@ -25,6 +27,9 @@ use tokio_util::task::TaskTracker;
 
 /// How often idle upstream connections are looked at, and last-used times are written.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How long a shutdown waits for refreshes that are under way.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Where an install lives.
 #[derive(Debug, Clone)]
@@ -285,14 +290,14 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         "pid": std::process::id(),
     });
     let reload = {
-        let loader = Arc::clone(&loader);
+        let plane = Arc::clone(&plane);
         move || {
-            let loader = Arc::clone(&loader);
-            async move { loader.reload_store().await.map_err(|error| error.to_string()) }
+            let plane = Arc::clone(&plane);
+            async move { reload_store(&plane).await.map_err(|error| error.to_string()) }
         }
     };
     background.spawn(control.serve(reload, status));
-    background.spawn(follow_store(Arc::clone(&store), Arc::clone(&loader)));
+    background.spawn(follow_store(Arc::clone(&store), Arc::clone(&plane)));
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
     background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store)));
@@ -324,11 +329,20 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
     })
 }
 
+/// Applies the store's changes; gives its generation.
+async fn reload_store(plane: &Plane) -> Result<i64, ConfigError> {
+    let Reloaded { generation, deleted } = plane.loader.reload_store().await?;
+    for connection in &deleted {
+        plane.credentials.forget(connection);
+    }
+    Ok(generation)
+}
+
 /// Applies what other processes (and this one) commit to the store.
-async fn follow_store(store: Arc<SqliteStore>, loader: Arc<Loader>) {
+async fn follow_store(store: Arc<SqliteStore>, plane: Arc<Plane>) {
     loop {
         store.changed().await;
-        if let Err(error) = loader.reload_store().await {
+        if let Err(error) = reload_store(&plane).await {
             tracing::error!("the store's changes could not be applied: {error}");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -384,6 +398,10 @@ impl Running {
             self.plane.ending.cancel();
             // What is cut now still writes its terminal line.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.plane.tasks.wait()).await;
+        }
+        // A refresh token that was used and whose successor is not stored is lost.
+        if tokio::time::timeout(SETTLE, self.plane.credentials.settle()).await.is_err() {
+            tracing::warn!("a refreshed credential may not be stored: its refresh did not end in time");
         }
         write_usage(&self.plane, &self.store).await;
         self.background.shutdown().await;

@@ -8,6 +8,7 @@ use crate::identity::TokenTable;
 use crate::net::{Egress, EgressSettings};
 use crate::provider::{Catalog, FileProblem};
 use crate::store::{Changes, Store};
+use crate::types::ConnectionId;
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
@@ -70,6 +71,15 @@ pub struct Sources {
     pub own_listeners: Vec<SocketAddr>,
     /// Certificates that no upstream may be trusted for: the interception CA.
     pub distrusted: Vec<CertificateDer<'static>>,
+}
+
+/// What [`Loader::reload_store`] did.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The store's generation that is now in force.
+    pub generation: i64,
+    /// The connections that this took away.
+    pub deleted: Vec<ConnectionId>,
 }
 
 /// What [`Loader::read_store`] found.
@@ -173,14 +183,15 @@ impl Loader {
         self.snapshot.load_full()
     }
 
-    /// Reads changes of the store and publishes them; returns the generation now in force.
+    /// Reads changes of the store and publishes them.
     ///
     /// # Errors
     /// See [`ConfigError`]; the old snapshot stays.
-    pub async fn reload_store(&self) -> Result<i64, ConfigError> {
+    pub async fn reload_store(&self) -> Result<Reloaded, ConfigError> {
         let _publishing = self.publishing.lock().await;
         let current = self.snapshot();
         let changes = self.sources.store.changes_since(current.generation).await?;
+        let mut deleted = Vec::new();
         let next = if changes.generation < current.generation {
             // The store was restored from a backup: nothing that is in memory counts any more.
             warn!(generation = changes.generation, "the store went back to an earlier state; reading all of it again");
@@ -188,13 +199,14 @@ impl Loader {
             let empty = Snapshot { tokens: TokenTable::default(), routes: RouteTable::default(), ..(*current).clone() };
             with_changes(&empty, all)
         } else if changes.generation == current.generation {
-            return Ok(current.generation);
+            return Ok(Reloaded { generation: current.generation, deleted });
         } else {
+            deleted.clone_from(&changes.deleted_connections);
             with_changes(&current, changes)
         };
         let generation = next.generation;
         self.snapshot.store(Arc::new(next));
-        Ok(generation)
+        Ok(Reloaded { generation, deleted })
     }
 
     /// Reads config and provider files again and publishes them if they are valid and differ. Listener, admin, store

@@ -246,11 +246,11 @@ async fn records_come_change_and_go() {
     let principal = first.tokens.authenticate(&agent.digest, NOW).unwrap();
     let target = Target::parse_connect(TARGET).unwrap();
     assert!(first.routes.covers_host(&principal, &target));
-    assert_eq!(loader.reload_store().await.unwrap(), first.generation);
+    assert_eq!(loader.reload_store().await.unwrap().generation, first.generation);
     assert!(Arc::ptr_eq(&first, &loader.snapshot()), "nothing changed");
 
     home.store.set_connection_disabled(&Scope::default(), "one", true).await.unwrap();
-    let generation = loader.reload_store().await.unwrap();
+    let generation = loader.reload_store().await.unwrap().generation;
     let second = loader.snapshot();
     assert!(generation > first.generation && second.generation == generation);
     assert!(!second.routes.covers_host(&principal, &target));
@@ -258,7 +258,8 @@ async fn records_come_change_and_go() {
 
     home.store.revoke_token(&Scope::default(), &agent.id, NOW).await.unwrap();
     home.store.delete_connection(&Scope::default(), "one").await.unwrap();
-    loader.reload_store().await.unwrap();
+    let reloaded = loader.reload_store().await.unwrap();
+    assert_eq!(reloaded.deleted, [record.id.clone()]);
     let third = loader.snapshot();
     assert!(third.tokens.authenticate(&agent.digest, NOW).is_err());
     assert!(third.routes.get(&record.id).is_none());
