@@ -97,6 +97,22 @@ pub enum AppError {
         /// The address.
         address: SocketAddr,
     },
+    /// There is a store, and the key that sealed it is gone.
+    #[error(
+        "root key {key} is missing, and {store} was sealed with it; bring it back, or move the store away to begin anew"
+    )]
+    KeyMissing {
+        /// Where the key should be.
+        key: PathBuf,
+        /// The store.
+        store: PathBuf,
+    },
+    /// The store was sealed with another key.
+    #[error("the root key is not the one that {store} was sealed with; bring that one back")]
+    WrongKey {
+        /// The store.
+        store: PathBuf,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -144,9 +160,14 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
             made.push(format!("directory {}", directory.display()));
         }
     }
+    let store_path = home.path.join(&config.store);
     if let RootKeySource::File(file) = &config.root_key {
         let path = home.path.join(file);
         let is_new = !path.exists();
+        if is_new && store_path.exists() {
+            // A new key would open nothing of the store, and what it seals would be lost with the old one's return.
+            return Err(AppError::KeyMissing { key: path, store: store_path });
+        }
         RootKey::load_or_create(&path)?;
         if is_new {
             made.push(format!("root key {}", path.display()));
@@ -155,10 +176,9 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
     if CertificateAuthority::create(&home.ca())? {
         made.push(format!("interception CA {}", home.ca_certificate().display()));
     }
-    let path = home.path.join(&config.store);
-    if !path.exists() {
-        SqliteStore::open(&path).await?.close().await;
-        made.push(format!("store {}", path.display()));
+    if !store_path.exists() {
+        SqliteStore::open(&store_path).await?.close().await;
+        made.push(format!("store {}", store_path.display()));
     }
     Ok(made)
 }
@@ -185,6 +205,9 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
     let root = read_root_key(&config, &home.path)?;
     let store = Arc::new(SqliteStore::open(&path).await?);
     let keyring = Arc::new(Keyring::new(&root, store.install_id()));
+    if store.any_sealed().await?.is_some_and(|sealed| !keyring.sealed_it(&sealed)) {
+        return Err(AppError::WrongKey { store: path });
+    }
     Ok(Install { home: home.clone(), config, store, keyring })
 }
 
@@ -406,5 +429,70 @@ impl Running {
         write_usage(&self.plane, &self.store).await;
         self.background.shutdown().await;
         self.store.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::types::UnixSeconds;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home { path: directory.path().join("home") };
+        (directory, home)
+    }
+
+    #[tokio::test]
+    async fn a_lost_root_key_is_not_replaced() {
+        let (_directory, home) = home();
+        let config = Config::default();
+        init(&home, &config).await.unwrap();
+        assert!(init(&home, &config).await.unwrap().is_empty());
+        std::fs::remove_file(home.path.join("root.key")).unwrap();
+        assert!(matches!(init(&home, &config).await, Err(AppError::KeyMissing { .. })));
+        assert!(!home.path.join("root.key").exists());
+    }
+
+    #[tokio::test]
+    async fn another_root_key_does_not_open_the_store() {
+        let (_directory, home) = home();
+        let config = Config::default();
+        init(&home, &config).await.unwrap();
+        let install = open(&home, config.clone()).await.unwrap();
+        seal_something(&install, 1_700_000_000).await;
+        install.store.close().await;
+        open(&home, config.clone()).await.unwrap().store.close().await;
+        std::fs::write(home.path.join("root.key"), "ab".repeat(32)).unwrap();
+        assert!(matches!(open(&home, config).await, Err(AppError::WrongKey { .. })));
+    }
+
+    async fn seal_something(install: &Install, now: UnixSeconds) {
+        use crate::secret::{SealContext, Sealed};
+        use crate::store::{ConnectionRecord, ConnectionState};
+        use crate::types::{ConnectionId, ConnectionName, ProviderId, Scope};
+        let context =
+            SealContext { tenant: "default", record: "con_1", field: "access", version: 1, destination: &[0; 32] };
+        let access: Sealed = install.keyring.seal(&context, b"secret");
+        let record = ConnectionRecord {
+            id: ConnectionId::generate(),
+            scope: Scope::default(),
+            name: ConnectionName::parse("acme").unwrap(),
+            provider: ProviderId::parse("custom").unwrap(),
+            definition: "{}".to_owned(),
+            version: 1,
+            access,
+            grant: None,
+            access_issued_at: None,
+            access_expires_at: None,
+            state: ConnectionState::Active,
+            state_reason: None,
+            disabled: false,
+            created_at: now,
+            updated_at: now,
+        };
+        install.store.insert_connection(&record, false).await.unwrap();
     }
 }

@@ -54,7 +54,7 @@ pub async fn exchange(
 
     let restricts_methods = !intake.principal.grant.methods.is_empty();
     let Intake { target, path, method, mut headers, body, upgrade, .. } = intake;
-    let protocol = upgrade.is_some().then(|| headers.get(http::header::UPGRADE).cloned()).flatten();
+    let protocol = upgrade.is_some().then(|| http::HeaderValue::from_static("websocket"));
     let trailers = hygiene::asks_for_trailers(&headers);
     hygiene::clean_request(&mut headers);
     if restricts_methods {

@@ -43,6 +43,12 @@ impl Keyring {
         Self { install_id: install_id.to_owned(), key_id, derivation, fingerprints, tenants: RwLock::default() }
     }
 
+    /// Whether an envelope was sealed under this root key, as far as its key id tells.
+    #[must_use]
+    pub fn sealed_it(&self, sealed: &Sealed) -> bool {
+        sealed.as_bytes().get(1..5) == Some(&self.key_id)
+    }
+
     /// The id of the root key, in every envelope: the first 4 bytes of an HKDF output with info `key-id`.
     #[must_use]
     pub fn key_id(&self) -> [u8; 4] {

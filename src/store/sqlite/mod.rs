@@ -44,6 +44,16 @@ impl SqliteStore {
         self.writer.close().await;
     }
 
+    /// Any sealed value of the store, by which a wrong root key shows.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn any_sealed(&self) -> Result<Option<crate::secret::Sealed>, StoreError> {
+        let found: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT access_sealed FROM connections LIMIT 1").fetch_optional(&self.readers).await?;
+        Ok(found.map(|bytes| crate::secret::Sealed::from_bytes(&bytes)))
+    }
+
     /// A transaction that holds the file's write lock from its start.
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
