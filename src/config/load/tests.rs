@@ -259,7 +259,7 @@ async fn records_come_change_and_go() {
     home.store.revoke_token(&Scope::default(), &agent.id, NOW).await.unwrap();
     home.store.delete_connection(&Scope::default(), "one").await.unwrap();
     let reloaded = loader.reload_store().await.unwrap();
-    assert_eq!(reloaded.deleted, [record.id.clone()]);
+    assert_eq!(reloaded.deleted, std::slice::from_ref(&record.id));
     let third = loader.snapshot();
     assert!(third.tokens.authenticate(&agent.digest, NOW).is_err());
     assert!(third.routes.get(&record.id).is_none());
