@@ -26,6 +26,9 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Streams that an agent may have open on one connection.
 const STREAMS: u32 = 256;
 
+/// How long a refused h2 connection goes on before its GOAWAY.
+const LINGER: Duration = Duration::from_millis(100);
+
 /// What a stream is served with.
 #[derive(Debug, Clone)]
 pub struct Serving {
@@ -112,7 +115,10 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = serving.draining.cancelled() => None,
-        () = close.notified() => None,
+        () = close.notified() => {
+            // The refusal goes out before the GOAWAY: some clients take nothing behind one.
+            tokio::time::timeout(LINGER, connection.as_mut()).await.ok()
+        }
     };
     let ended = match ended {
         Some(ended) => ended,
