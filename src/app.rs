@@ -205,7 +205,9 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
     let root = read_root_key(&config, &home.path)?;
     let store = Arc::new(SqliteStore::open(&path).await?);
     let keyring = Arc::new(Keyring::new(&root, store.install_id()));
-    if store.any_sealed().await?.is_some_and(|sealed| !keyring.sealed_it(&sealed)) {
+    // A record that is damaged is told where it is used, and does not close the others.
+    let sealed = store.sealed_by_key().await?;
+    if !sealed.is_empty() && !sealed.iter().any(|sealed| keyring.sealed_it(sealed)) {
         return Err(AppError::WrongKey { store: path });
     }
     Ok(Install { home: home.clone(), config, store, keyring })

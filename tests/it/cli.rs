@@ -330,6 +330,43 @@ fn a_connection_that_needs_attention_is_not_tried() {
 }
 
 #[test]
+fn a_root_key_that_is_lost_or_wrong_is_told() {
+    let home = Home::new();
+    let upstream = upstream();
+    home.register("work", upstream);
+    home.register("damaged", upstream);
+    let key = home.path().join("root.key");
+
+    let other = Home::new();
+    assert_eq!(other.code(&["init"]), 0);
+    let right = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    for line in [&["init"][..], &["up"], &["token", "create", "--name", "a", "--use", "work"]] {
+        assert_eq!(home.code(line), 1, "{line:?}");
+        assert!(!key.exists(), "{line:?} makes no new key");
+    }
+    std::fs::copy(other.path().join("root.key"), &key).unwrap();
+    for line in [&["list"][..], &["up"], &["connection", "set", "work", "--stdin"]] {
+        let output = home.run_with_input(line, SECRET);
+        assert_eq!(output.status.code(), Some(1), "{line:?}");
+        assert!(text(&output.stderr).contains("root key is not the one"), "{line:?}: {}", text(&output.stderr));
+    }
+    assert_eq!(home.code(&["doctor"]), 8);
+    std::fs::write(&key, right).unwrap();
+    assert_eq!(home.json(&["test", "work"])["ok"], true);
+
+    with_store(&home, async |store| {
+        use nexus::store::Store;
+        let mut record = store.find_connection(&nexus::types::Scope::default(), "damaged").await.unwrap();
+        record.access = nexus::secret::Sealed::from_bytes(&[0; 120]);
+        record.version += 1;
+        store.insert_connection(&record, true).await.unwrap();
+    });
+    assert_eq!(home.json(&["connection", "show", "damaged"])["state"], "damaged");
+    assert_eq!(home.json(&["test", "work"])["ok"], true, "one damaged record does not close the others");
+}
+
+#[test]
 fn a_name_without_an_answer_is_no_denial() {
     let home = Home::new();
     let line = ["register", "custom", "--name", "work", "--base-url", "https://nowhere.invalid/v1", "--stdin"];

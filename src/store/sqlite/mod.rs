@@ -18,7 +18,7 @@ use super::{
     AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Store,
     StoreError, TokenRecord, Usage,
 };
-use crate::secret::TokenDigest;
+use crate::secret::{Sealed, TokenDigest};
 use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
 use sqlx::{Transaction, query_scalar};
@@ -44,14 +44,16 @@ impl SqliteStore {
         self.writer.close().await;
     }
 
-    /// Any sealed value of the store, by which a wrong root key shows.
+    /// One sealed value for each root key that envelopes name, by which a wrong root key shows.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn any_sealed(&self) -> Result<Option<crate::secret::Sealed>, StoreError> {
-        let found: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT access_sealed FROM connections LIMIT 1").fetch_optional(&self.readers).await?;
-        Ok(found.map(|bytes| crate::secret::Sealed::from_bytes(&bytes)))
+    pub async fn sealed_by_key(&self) -> Result<Vec<Sealed>, StoreError> {
+        // The key id is the four bytes behind the first one; SQLite counts from 1.
+        let envelopes = "SELECT min(sealed) FROM (SELECT access_sealed AS sealed FROM connections UNION ALL \
+                         SELECT secret_sealed FROM apps WHERE secret_sealed IS NOT NULL) GROUP BY substr(sealed, 2, 4)";
+        let found: Vec<Vec<u8>> = query_scalar(envelopes).fetch_all(&self.readers).await?;
+        Ok(found.iter().map(|bytes| Sealed::from_bytes(bytes)).collect())
     }
 
     /// A transaction that holds the file's write lock from its start.
