@@ -328,6 +328,13 @@ impl ResponseBody {
         Self(Kind::Text(Bytes::new()))
     }
 
+    /// The answer is given up, for a reason of ours.
+    pub fn abort(&mut self, reason: &'static str) {
+        if let Kind::Answer(answer) = &mut self.0 {
+            answer.record.abort(reason);
+        }
+    }
+
     /// An upstream's answer.
     #[must_use]
     pub fn answer(mut answer: Answer) -> Self {

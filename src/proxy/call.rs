@@ -12,7 +12,7 @@ use crate::secret::AgentToken;
 use crate::types::{CanonicalPath, PathError, Url};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -126,19 +126,7 @@ pub(super) async fn call(
     };
     let answer = exchange(plane, snapshot, record, intake).await?;
     let (parts, body) = answer.into_parts();
-    let body = match Limited::new(body, limit).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Rejection::new(
-                Code::TooLarge,
-                "the answer is larger than limits.call_body",
-                "use the proxy or base-URL mode, which stream",
-            ));
-        }
-        Err(_) => {
-            return Err(Rejection::new(Code::UpstreamUnreachable, "the answer broke off", "try again later"));
-        }
-    };
+    let body = whole_answer(body, limit).await?;
     if parts.headers.get("x-nexus-error").is_some_and(|code| code != "refresh_failed") {
         let mut refused = Response::new(ResponseBody::text(body));
         *refused.status_mut() = parts.status;
@@ -146,6 +134,27 @@ pub(super) async fn call(
         return Ok(refused);
     }
     Ok(answered(parts, &body))
+}
+
+/// The whole body of an answer, `limit` bytes at most.
+async fn whole_answer(mut body: ResponseBody, limit: usize) -> Result<Bytes, Rejection> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(Rejection::new(Code::UpstreamUnreachable, "the answer broke off", "try again later"));
+        };
+        let Some(data) = frame.data_ref() else { continue };
+        if whole.len() + data.len() > limit {
+            body.abort("too_large");
+            return Err(Rejection::new(
+                Code::TooLarge,
+                "the answer is larger than limits.call_body",
+                "use the proxy or base-URL mode, which stream",
+            ));
+        }
+        whole.extend_from_slice(data);
+    }
+    Ok(whole.freeze())
 }
 
 fn absolute(url: &str) -> Result<(crate::types::Target, CanonicalPath), Rejection> {

@@ -193,7 +193,7 @@ impl Rejection {
         Self::new(
             Code::CredentialUnavailable,
             format!("the credential of {} does not fit its place on the request", connection.name),
-            "replace it with `nexus connection set NAME --stdin`",
+            "`nexus connection set NAME` replaces it",
         )
     }
 
@@ -310,7 +310,7 @@ impl From<Denial> for Rejection {
 
 impl From<LeaseError> for Rejection {
     fn from(error: LeaseError) -> Self {
-        let hint = "`nexus connection show NAME` tells its state; `nexus connection set NAME --stdin` replaces it";
+        let hint = "`nexus connection show NAME` tells its state; `nexus register … --replace` connects anew";
         match &error {
             LeaseError::Timeout { .. } => {
                 Self::new(Code::RefreshTimeout, error.to_string(), "try again in a few seconds")
