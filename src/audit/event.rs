@@ -107,7 +107,7 @@ pub struct Event {
     /// The refusal's code, or why it was aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The status that the agent got.
+    /// The status that the agent got, or would have got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// Whether the credential was refreshed and the request replayed.

@@ -1,7 +1,7 @@
 //! The audit record: JSON lines in append-only segment files under `audit/node-N/`, joined by `request_id`.
 //!
-//! A `start` line before the dial, then exactly one terminal line (`end`, `denied`, `aborted`). Plain data: no Secret
-//! can be in an event.
+//! A `start` line before the dial, then exactly one terminal line (`end`, `aborted`); alone where nothing was dialled
+//! (`denied`, `aborted`). Plain data: no Secret can be in an event.
 
 mod event;
 mod layout;

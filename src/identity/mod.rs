@@ -1,6 +1,6 @@
 //! Who calls: a downstream proof becomes a [`Principal`].
 //!
-//! Opaque tokens here; JWT and client certificates come as further files. Not here: what the principal may do (policy).
+//! Opaque tokens; another proof is another file. Not here: what the principal may do (policy).
 
 mod proof;
 mod tokens;

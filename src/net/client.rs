@@ -1,5 +1,5 @@
-//! Our own HTTPS client, for token endpoints (later JWKS and sinks): same resolver, guard and TLS as requests, no
-//! redirects, size and time capped, no pool.
+//! Our own HTTPS client, for token endpoints: same resolver, guard and TLS as requests, no redirects, size and time
+//! capped, no pool.
 
 use super::{Alpn, Egress, NetError};
 use crate::secret::Secret;

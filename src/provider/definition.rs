@@ -12,7 +12,7 @@ pub enum AuthKind {
     ApiKey,
     /// User and password.
     Basic,
-    /// OAuth 2 (a refresh token or client credentials that one already has; browser flows come later).
+    /// OAuth 2 (a refresh token or client credentials that one already has).
     Oauth2,
 }
 

@@ -23,11 +23,11 @@ enum Coding {
     Other,
 }
 
-/// Turns an upstream's answer into the agent's. With a credential, the answer is scrubbed, or refused when its coding
-/// hides what to look for.
+/// Turns an upstream's answer into the agent's. With a credential, the answer is scrubbed; when its coding hides what to
+/// look for, a refusal (502) stands in its place and the record is finished with it.
 ///
 /// # Errors
-/// 502 for a coding that cannot be looked into.
+/// None at present: whoever has given the record away cannot finish it.
 pub fn pass_on(
     mut record: Record,
     answer: Response<UpstreamBody<RequestBody>>,

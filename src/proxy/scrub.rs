@@ -1,7 +1,7 @@
 //! Reflected credentials are taken out of answers: headers, identity bodies and gzip bodies, across chunk borders.
 //!
 //! A match is overwritten with `*` of the same length, so lengths stay true. Only bytes that may begin a match are held
-//! back, so a stream without one is never delayed.
+//! back, and when the upstream pauses the first few of those are let go too.
 
 use crate::secret::Secret;
 use bytes::{Bytes, BytesMut};
