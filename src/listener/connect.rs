@@ -6,7 +6,7 @@ use crate::audit::Way;
 use crate::config::{Snapshot, Unmatched};
 use crate::identity::Principal;
 use crate::proxy::body::ResponseBody;
-use crate::proxy::downstream::{CHOICE_HEADER, proxy_proof};
+use crate::proxy::downstream::{choice_of, proxy_proof};
 use crate::proxy::engine::{Serving, serve_http1, serve_http2};
 use crate::proxy::finish::Record;
 use crate::proxy::framing::GuardedStream;
@@ -112,8 +112,7 @@ async fn open(
     if front.plane.pseudonym.is_in(request.headers()) {
         return Err(Rejection::new(Code::Loop, "the request came from this proxy", "check the proxy settings"));
     }
-    let header_choice = request.headers().get(CHOICE_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let choice = header_choice.or(user_choice);
+    let choice = choice_of(request.headers())?.or(user_choice);
     if snapshot.routes.covers_host(&principal, &target) {
         return Ok((Opening::Intercepted(Tunnel { target, token, choice }), principal));
     }

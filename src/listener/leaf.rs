@@ -30,7 +30,7 @@ struct Leaf {
     minted: Instant,
 }
 
-/// Gives one host's certificate, and only to a client that asks for that host or names none.
+/// Gives one host's certificate, and only to a client that asks for that host.
 #[derive(Debug)]
 struct OneHost {
     host: Host,
@@ -41,7 +41,8 @@ impl ResolvesServerCert for OneHost {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let same = match hello.server_name() {
             Some(name) => Host::parse(name.as_bytes()).is_ok_and(|name| name == self.host),
-            None => true,
+            // Server names are never IP addresses (RFC 6066 section 3).
+            None => matches!(self.host, Host::Ip(_)),
         };
         same.then(|| Arc::clone(&self.key))
     }

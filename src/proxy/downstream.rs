@@ -338,14 +338,22 @@ fn path_under(base: &str, rest: &str) -> Result<CanonicalPath, Rejection> {
 
 /// Takes the choice header out.
 fn take_choice(headers: &mut HeaderMap) -> Result<Option<String>, Rejection> {
-    let mut values = headers.get_all(CHOICE_HEADER).iter();
-    let choice = match (values.next(), values.next()) {
-        (None, _) => None,
-        (Some(value), None) => Some(value.to_str().map_err(|_| choice_error())?.to_owned()),
-        _ => return Err(choice_error()),
-    };
+    let choice = choice_of(headers)?;
     headers.remove(CHOICE_HEADER);
     Ok(choice)
+}
+
+/// The connection that `X-Nexus-Connection` names.
+///
+/// # Errors
+/// 400 when it is repeated or not text.
+pub fn choice_of(headers: &HeaderMap) -> Result<Option<String>, Rejection> {
+    let mut values = headers.get_all(CHOICE_HEADER).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => Ok(Some(value.to_str().map_err(|_| choice_error())?.to_owned())),
+        _ => Err(choice_error()),
+    }
 }
 
 fn choice_error() -> Rejection {

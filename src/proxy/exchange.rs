@@ -89,7 +89,7 @@ pub async fn exchange(
     let Some(Authorized { choice, permit, lease }) = authorized else {
         let answer = route.send(this, outbound, &mut || Ok(Injection::default()), &mut bodies).await?;
         let record = record.take().ok_or_else(Rejection::internal)?;
-        return response::pass_on(record, answer, None, limits, upgrade, plane);
+        return Ok(response::pass_on(record, answer, None, limits, upgrade, plane));
     };
     let connection = Arc::clone(&choice.connection);
     let strategy = &choice.destination().strategy;
@@ -101,7 +101,7 @@ pub async fn exchange(
     let again = refreshable.then(|| outbound.clone());
     let answer = route.send(this, outbound, &mut || inject(&lease), &mut bodies).await?;
     let scrubber = |leases: &[&Lease]| {
-        Scrubber::new(leases.iter().flat_map(|lease| strategy.reflections(&lease.fields)).collect())
+        Some(Scrubber::new(leases.iter().flat_map(|lease| strategy.reflections(&lease.fields)).collect()))
     };
     let Some(again) = again.filter(|_| answer.status() == StatusCode::UNAUTHORIZED) else {
         if refreshable && answer.status() != StatusCode::UNAUTHORIZED {
@@ -109,7 +109,7 @@ pub async fn exchange(
             bodies.forget();
         }
         let record = record.take().ok_or_else(Rejection::internal)?;
-        return response::pass_on(record, answer, scrubber(&[&lease]), limits, upgrade, plane);
+        return Ok(response::pass_on(record, answer, scrubber(&[&lease]), limits, upgrade, plane));
     };
 
     let Some(body) = bodies.again() else {
@@ -123,7 +123,7 @@ pub async fn exchange(
             }
         });
         let record = record.take().ok_or_else(Rejection::internal)?;
-        return response::pass_on(record, answer, scrubber(&[&lease]), limits, upgrade, &plane);
+        return Ok(response::pass_on(record, answer, scrubber(&[&lease]), limits, upgrade, &plane));
     };
     match Box::pin(plane.credentials.refresh(&connection, lease.version, &snapshot.egress)).await {
         Ok(_) => {}
@@ -138,7 +138,7 @@ pub async fn exchange(
             tracing::warn!(connection = %connection.name, "refresh after a 401 failed: {error}");
             plane.credentials.refused(&connection, lease.version);
             let record = record.take().ok_or_else(Rejection::internal)?;
-            let mut passed = response::pass_on(record, answer, scrubber(&[&lease]), limits, upgrade, plane)?;
+            let mut passed = response::pass_on(record, answer, scrubber(&[&lease]), limits, upgrade, plane);
             let value = http::HeaderValue::from_static("refresh_failed");
             passed.headers_mut().insert("x-nexus-error", value);
             return Ok(passed);
@@ -157,7 +157,7 @@ pub async fn exchange(
         plane.credentials.worked(&connection, fresh.version);
     }
     let record = record.take().ok_or_else(Rejection::internal)?;
-    response::pass_on(record, answer, scrubber(&[&lease, &fresh]), limits, upgrade, plane)
+    Ok(response::pass_on(record, answer, scrubber(&[&lease, &fresh]), limits, upgrade, plane))
 }
 
 /// Routes, decides and leases; `None` when no connection covers the request and it may travel without a credential.

@@ -129,19 +129,17 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the agent's own copies of everything that `strategy` sets, and spellings with `_` for `-`. Gives whether
-/// there were any.
-pub fn remove_agent_copies(headers: &mut HeaderMap, strategy: &Strategy) -> bool {
+/// Removes the agent's own copies of everything that `strategy` sets, and spellings with `_` for `-`.
+pub fn remove_agent_copies(headers: &mut HeaderMap, strategy: &Strategy) {
     let names = strategy.header_names();
     let copies: Vec<HeaderName> = headers
         .keys()
         .filter(|name| names.iter().any(|injected| same_name(name.as_str(), injected.as_str())))
         .cloned()
         .collect();
-    for name in &copies {
+    for name in copies {
         headers.remove(name);
     }
-    !copies.is_empty()
 }
 
 /// Cuts `Accept-Encoding` to what answers are scrubbed in: identity and gzip.

@@ -30,9 +30,11 @@ use reject::{Code, Rejection};
 use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::types::RequestId;
+use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 /// Answers one request other than CONNECT outside a tunnel.
@@ -47,7 +49,9 @@ pub async fn handle(plane: Arc<Plane>, entry: Arc<Entry>, request: Request<Incom
         Some(violation) => Err(violation.into()),
         None => {
             let snapshot = plane.loader.snapshot();
-            answer(&plane, &snapshot, &entry, way, &mut record, request).await
+            let answering = answer(&plane, &snapshot, &entry, way, &mut record, request);
+            // A panic is this request's alone, and on record.
+            AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| Err(Rejection::internal()))
         }
     };
     let mut response = result.unwrap_or_else(|rejection| {

@@ -25,9 +25,6 @@ enum Coding {
 
 /// Turns an upstream's answer into the agent's. With a credential, the answer is scrubbed; when its coding hides what to
 /// look for, a refusal (502) stands in its place and the record is finished with it.
-///
-/// # Errors
-/// None at present: whoever has given the record away cannot finish it.
 pub fn pass_on(
     mut record: Record,
     answer: Response<UpstreamBody<RequestBody>>,
@@ -35,7 +32,7 @@ pub fn pass_on(
     limits: &Limits,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
     plane: &Arc<Plane>,
-) -> Result<Response<ResponseBody>, Rejection> {
+) -> Response<ResponseBody> {
     let (mut parts, mut body) = answer.into_parts();
     record.answered(parts.status);
     if !record.progress().is_done() && parts.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -74,7 +71,7 @@ pub fn pass_on(
                     "ask for identity or gzip",
                 );
                 answer.record.refuse(&rejection);
-                return Ok(rejection.response(answer.record.way(), answer.record.request_id()));
+                return rejection.response(answer.record.way(), answer.record.request_id());
             }
         }
         answer.scrubber = Some(scrubber);
@@ -82,7 +79,7 @@ pub fn pass_on(
     let mut response = Response::new(ResponseBody::answer(answer));
     *response.status_mut() = parts.status;
     *response.headers_mut() = parts.headers;
-    Ok(response)
+    response
 }
 
 /// Whether Content-Length, if there is one, is the length of the body that comes (RFC 9112 section 6.3).
@@ -123,7 +120,7 @@ fn switch(
     scrubber: Option<Scrubber>,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
     plane: &Arc<Plane>,
-) -> Result<Response<ResponseBody>, Rejection> {
+) -> Response<ResponseBody> {
     let is_websocket = headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let (Some(upgrade), true) = (upgrade, is_websocket) else {
         let rejection = Rejection::new(
@@ -132,7 +129,7 @@ fn switch(
             "report this to the upstream",
         );
         record.refuse(&rejection);
-        return Ok(rejection.response(record.way(), record.request_id()));
+        return rejection.response(record.way(), record.request_id());
     };
     hygiene::clean_response(&mut headers);
     headers.remove(CONTENT_LENGTH);
@@ -160,5 +157,5 @@ fn switch(
             () = ending.cancelled() => record.abort("shutting_down"),
         }
     });
-    Ok(response)
+    response
 }
