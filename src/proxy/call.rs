@@ -1,11 +1,12 @@
 //! `POST /v1/call`: one uniform call for agent frameworks.
 
 use super::body::ResponseBody;
-use super::downstream::{AgentBody, Intake, TOKEN_HEADER, authenticate};
+use super::downstream::{AgentBody, Intake, authenticate};
 use super::exchange::exchange;
 use super::finish::Record;
 use super::plane::Plane;
 use super::reject::{Code, Rejection};
+use super::tokens::TOKEN_HEADER;
 use crate::config::Snapshot;
 use crate::connection::destination_for;
 use crate::secret::AgentToken;
@@ -67,7 +68,7 @@ pub(super) async fn call(
     let call: Call = serde_json::from_slice(&text).map_err(|error| {
         Rejection::new(
             Code::BadRequest,
-            format!("the call is not valid: {}", super::downstream::mask_tokens(&error.to_string())),
+            format!("the call is not valid: {}", super::tokens::mask_tokens(&error.to_string())),
             "send {connection_id, method, url, headers, json|body|body_base64}",
         )
     })?;

@@ -1,9 +1,9 @@
 //! The one exit of a request: its terminal audit line and its metrics.
 
 use super::body::Progress;
-use super::downstream::mask_tokens;
 use super::plane::Plane;
 use super::reject::Rejection;
+use super::tokens::mask_tokens;
 use crate::audit::{AuditError, Event, Kind, Way};
 use crate::connection::Connection;
 use crate::identity::Principal;

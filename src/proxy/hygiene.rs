@@ -148,9 +148,8 @@ pub fn narrow_accept_encoding(headers: &mut HeaderMap) {
         value.split(',').any(|coding| {
             let mut parts = coding.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default();
-            let refused = parts.any(|part| {
-                part.strip_prefix("q=").is_some_and(|q| q.trim_end_matches('0').trim_end_matches('.').is_empty())
-            });
+            let refused =
+                parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0)));
             (name.eq_ignore_ascii_case("gzip") || name == "*") && !refused
         })
     });
@@ -192,3 +191,6 @@ impl Pseudonym {
         headers.append(header::VIA, self.value.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ pub mod replay;
 pub mod response;
 pub mod scrub;
 pub mod splice;
+pub mod tokens;
 pub mod tunnel;
 pub mod upstream;
 

@@ -144,3 +144,6 @@ pub fn without_path_prefix<'p>(path: &'p str, strategy: &Strategy) -> Option<&'p
     let has_fixed_text = prefix.len() > slashes + values.iter().map(|value| value.len()).sum::<usize>();
     (has_fixed_text || values.iter().all(|value| AgentToken::has_form(value))).then_some(rest)
 }
+
+#[cfg(test)]
+mod tests;
