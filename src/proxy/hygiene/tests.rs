@@ -100,8 +100,9 @@ fn accepted_codings_are_cut_to_what_is_scrubbed() {
 
 #[test]
 fn websockets_are_asked_for_by_get_and_both_headers() {
+    type Fields = &'static [(&'static str, &'static str)];
     #[rustfmt::skip]
-    let cases: &[(&str, http::Method, &[(&str, &str)], bool)] = &[
+    let cases: &[(&str, http::Method, Fields, bool)] = &[
         ("usual", http::Method::GET, &[("connection", "Upgrade"), ("upgrade", "websocket")], true),
         ("firefox", http::Method::GET, &[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")], true),
         ("post", http::Method::POST, &[("connection", "upgrade"), ("upgrade", "websocket")], false),
