@@ -7,7 +7,7 @@ use nexus::identity::TokenTable;
 use nexus::policy::{Question, decide};
 use nexus::proxy::framing::{HeadLimits, Scanner};
 use nexus::secret::{AgentToken, Keyring, RootKey, Sealed, Secret, SecretFields, TokenDigest, random_bytes};
-use nexus::store::{ConnectionRecord, ConnectionState, TokenRecord};
+use nexus::store::{ConnectionRecord, ConnectionState, TokenKind, TokenRecord, TokenScope};
 use nexus::strategy::{Placement, Strategy};
 use nexus::types::{
     AgentName, CanonicalPath, ConnectionId, ConnectionName, ProviderId, Scheme, Scope, Target, TokenId, UnixSeconds,
@@ -46,6 +46,7 @@ fn connection(keyring: &Keyring, number: usize) -> Arc<Connection> {
         disabled: false,
         created_at: NOW,
         updated_at: NOW,
+        orphaned_at: None,
     };
     let unsealed = Connection::from_record(&record, None).unwrap();
     record.access = unsealed.seal_access(keyring, 1, &fields);
@@ -63,6 +64,10 @@ fn token(number: usize, digest: TokenDigest, connections: &[ConnectionId]) -> To
         connections: connections.to_vec(),
         methods: vec!["GET".to_owned()],
         paths: Vec::new(),
+        hosts: Vec::new(),
+        scopes: vec![TokenScope::Use],
+        kind: TokenKind::Opaque,
+        parent: None,
         created_at: NOW,
         lifetime: None,
         expires_at: None,

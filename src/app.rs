@@ -11,7 +11,7 @@ use crate::net::Pool;
 use crate::proxy::Plane;
 use crate::proxy::hygiene::Pseudonym;
 use crate::secret::{KeyError, Keyring, RootKey};
-use crate::store::{SqliteStore, Store, StoreError};
+use crate::store::{SqliteStore, Store, StoreError, StoreFile};
 use crate::telemetry::Metrics;
 use crate::types::Clock;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -177,7 +177,7 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
         made.push(format!("interception CA {}", home.ca_certificate().display()));
     }
     if !store_path.exists() {
-        SqliteStore::open(&store_path).await?.close().await;
+        StoreFile::open(&store_path).await?.close().await;
         made.push(format!("store {}", store_path.display()));
     }
     Ok(made)
@@ -202,14 +202,15 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
     if !path.exists() {
         return Err(AppError::NotInitialised { home: home.path.clone() });
     }
+    let file = StoreFile::open(&path).await?;
     let root = read_root_key(&config, &home.path)?;
-    let store = Arc::new(SqliteStore::open(&path).await?);
-    let keyring = Arc::new(Keyring::new(&root, store.install_id()));
+    let keyring = Arc::new(Keyring::new(&root, file.install_id()));
     // A record that is damaged is told where it is used, and does not close the others.
-    let sealed = store.sealed_by_key().await?;
+    let sealed = file.sealed_by_key().await?;
     if !sealed.is_empty() && !sealed.iter().any(|sealed| keyring.sealed_it(sealed)) {
         return Err(AppError::WrongKey { store: path });
     }
+    let store = Arc::new(file.unlock(Arc::clone(&keyring)).await?);
     Ok(Install { home: home.clone(), config, store, keyring })
 }
 
@@ -494,6 +495,7 @@ mod tests {
             disabled: false,
             created_at: now,
             updated_at: now,
+            orphaned_at: None,
         };
         install.store.insert_connection(&record, false).await.unwrap();
     }

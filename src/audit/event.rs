@@ -68,6 +68,9 @@ pub struct Event {
     /// The token's public id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
+    /// The issuer that vouches for a caller without a token of this install.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// The caller's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
@@ -144,6 +147,7 @@ impl Event {
             agent: None,
             run: None,
             token_id: None,
+            issuer: None,
             client: None,
             method: None,
             scheme: None,

@@ -6,7 +6,7 @@ use crate::app::Install;
 use crate::config::Loader;
 use crate::connection::{Connection, destination_for};
 use crate::credential::{Credentials, Lease, LeaseError, RefreshError};
-use crate::identity::{self, Principal};
+use crate::identity::{Grant, Principal};
 use crate::net::{ClientResponse, Egress, HttpsClient};
 use crate::policy::{self, Question};
 use crate::provider::TestRequest;
@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::{ConnectionState, Store};
 use crate::strategy::{Edit, Injection};
 use crate::telemetry::Metrics;
-use crate::types::{AgentName, CanonicalPath, TokenId, Url};
+use crate::types::{AgentName, CanonicalPath, Url};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,12 +157,9 @@ fn tester(connection: &Connection) -> Principal {
         scope: connection.scope.clone(),
         agent: AgentName::parse("nexus connection test").expect("the name is right"),
         run: None,
-        token_id: TokenId::generate(),
-        grant: Arc::new(identity::Grant {
-            connections: vec![connection.id.clone()],
-            methods: Vec::new(),
-            paths: Vec::new(),
-        }),
+        token_id: None,
+        issuer: None,
+        grant: Arc::new(Grant { connections: vec![connection.id.clone()], ..Grant::default() }),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{CliError, Context, output, token};
 use crate::config::{Loader, Snapshot, Unmatched};
 use crate::connection::{Choice, RouteError};
-use crate::identity::Principal;
+use crate::identity::{Principal, Proof};
 use crate::net::NetError;
 use crate::policy::{self, Question};
 use crate::store::{Store, TokenRecord};
@@ -66,7 +66,7 @@ impl Explain {
 
         let mut verdicts: Vec<Verdict> = Vec::new();
         for record in &tokens {
-            verdicts.push(match snapshot.tokens.authenticate(&record.digest, now) {
+            verdicts.push(match snapshot.directory.recognise(&Proof::Token(record.digest), now) {
                 Ok(principal) => self.judge(&snapshot, &principal),
                 Err(_) => Verdict {
                     decision: Decision::Denied,
@@ -87,7 +87,7 @@ impl Explain {
         let Url { target, path } = &self.url;
         let verdict = |decision, connection, reason| Verdict {
             decision,
-            token: Some(principal.token_id.to_string()),
+            token: principal.token_id.as_ref().map(ToString::to_string),
             connection,
             reason,
         };

@@ -244,6 +244,7 @@ fn seal(
         disabled: false,
         created_at: now,
         updated_at: now,
+        orphaned_at: None,
     };
     let connection = Connection::from_record(&record, None)?;
     record.access = connection.seal_access(&install.keyring, record.version, &new.credential.access);

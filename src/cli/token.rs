@@ -3,7 +3,7 @@
 use super::{CliError, Context, Format, environment, output};
 use crate::app::Install;
 use crate::secret::AgentToken;
-use crate::store::{Store, TokenRecord};
+use crate::store::{Store, TokenKind, TokenRecord, TokenScope};
 use crate::types::{AgentName, ConnectionId, PathPattern, RunId, TokenId, UnixSeconds, parse_duration};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -103,6 +103,10 @@ pub(super) async fn create(
         connections: new.connections,
         methods: new.methods,
         paths: new.paths,
+        hosts: Vec::new(),
+        scopes: vec![TokenScope::Use],
+        kind: TokenKind::Opaque,
+        parent: None,
         created_at: now,
         lifetime,
         expires_at: lifetime.map(|seconds| now.saturating_add(seconds)),

@@ -4,7 +4,7 @@ use super::check::check_store;
 use super::read::{Files, read_files, restart_keys};
 use super::{Config, check_text, read};
 use crate::connection::{Connection, RouteTable};
-use crate::identity::TokenTable;
+use crate::identity::Directory;
 use crate::net::{Egress, EgressSettings};
 use crate::provider::{Catalog, FileProblem};
 use crate::store::{Changes, Store};
@@ -26,8 +26,8 @@ pub struct Snapshot {
     pub catalog: Arc<Catalog>,
     /// The way out.
     pub egress: Arc<Egress>,
-    /// The tokens.
-    pub tokens: TokenTable,
+    /// Who may call.
+    pub directory: Directory,
     /// The connections.
     pub routes: RouteTable,
     /// The store's generation.
@@ -163,7 +163,7 @@ impl Loader {
             config: Arc::new(files.config.clone()),
             catalog: Arc::clone(&files.catalog),
             egress,
-            tokens: TokenTable::default(),
+            directory: Directory::default(),
             routes: RouteTable::default(),
             generation: 0,
             config_version: 1,
@@ -196,7 +196,8 @@ impl Loader {
             // The store was restored from a backup: nothing that is in memory counts any more.
             warn!(generation = changes.generation, "the store went back to an earlier state; reading all of it again");
             let all = self.sources.store.changes_since(0).await?;
-            let empty = Snapshot { tokens: TokenTable::default(), routes: RouteTable::default(), ..(*current).clone() };
+            let empty =
+                Snapshot { routes: RouteTable::default(), directory: Directory::default(), ..(*current).clone() };
             with_changes(&empty, all)
         } else if changes.generation == current.generation {
             return Ok(Reloaded { generation: current.generation, deleted });
@@ -314,7 +315,10 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
         }
     }
     Snapshot {
-        tokens: snapshot.tokens.updated(&changes.tokens, &changes.deleted_tokens),
+        directory: Directory {
+            tokens: snapshot.directory.tokens.updated(&changes.tokens, &changes.deleted_tokens),
+            locked: changes.locked,
+        },
         routes: snapshot.routes.updated(connections, &deleted),
         generation: changes.generation,
         ..snapshot.clone()

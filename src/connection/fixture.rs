@@ -66,6 +66,7 @@ pub(super) fn record(scope: &Scope, name: &str, frozen: &Frozen) -> ConnectionRe
         disabled: false,
         created_at: 0,
         updated_at: 0,
+        orphaned_at: None,
     }
 }
 
@@ -87,7 +88,8 @@ pub(super) fn principal(scope: &Scope, granted: impl IntoIterator<Item = Connect
         scope: scope.clone(),
         agent: AgentName::parse("bot").unwrap(),
         run: None,
-        token_id: TokenId::parse("tok_bot").unwrap(),
-        grant: Arc::new(Grant { connections, methods: Vec::new(), paths: Vec::new() }),
+        token_id: Some(TokenId::parse("tok_bot").unwrap()),
+        issuer: None,
+        grant: Arc::new(Grant { connections, ..Grant::default() }),
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! Opaque tokens; another proof is another file. Not here: what the principal may do (policy).
 
+mod directory;
 mod proof;
 mod tokens;
 
-pub use proof::{BasicPair, Proof, ProofError, bearer, proxy_authorization};
+pub use directory::{Directory, Proof};
+pub use proof::{BasicPair, ProofError, ProxyCredentials, bearer, proxy_authorization};
 pub use tokens::{Rejected, TokenTable};
 
-use crate::types::{AgentName, ConnectionId, PathPattern, RunId, Scope, TokenId};
+use crate::types::{AgentName, ConnectionId, HostPattern, PathPattern, RunId, Scope, TokenId};
 use std::sync::Arc;
 
 /// A verified caller.
@@ -20,13 +22,15 @@ pub struct Principal {
     pub agent: AgentName,
     /// The run, if the token was made for one.
     pub run: Option<RunId>,
-    /// The token's public id.
-    pub token_id: TokenId,
-    /// What the token may use.
+    /// The public id of the token record that proved it; none for callers that another issuer vouches for.
+    pub token_id: Option<TokenId>,
+    /// The name of the issuer that vouches for it, from the config; none for this install's own token records.
+    pub issuer: Option<Arc<str>>,
+    /// What it may use.
     pub grant: Arc<Grant>,
 }
 
-/// What a token may use. Methods and paths that are empty mean all.
+/// What a caller may use. Methods, paths and hosts that are empty mean all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The connections, sorted for binary search.
@@ -35,6 +39,29 @@ pub struct Grant {
     pub methods: Vec<String>,
     /// The paths, as sent upstream.
     pub paths: Vec<PathPattern>,
+    /// The hosts.
+    pub hosts: Vec<HostPattern>,
+    /// Whether it may make requests.
+    pub may_use: bool,
+    /// Whether it may make narrower tokens.
+    pub may_mint: bool,
+    /// What the token that made this one may use: both must allow a request.
+    pub within: Option<Arc<Grant>>,
+}
+
+impl Default for Grant {
+    /// No connection, and no other restriction.
+    fn default() -> Self {
+        Self {
+            connections: Vec::new(),
+            methods: Vec::new(),
+            paths: Vec::new(),
+            hosts: Vec::new(),
+            may_use: true,
+            may_mint: false,
+            within: None,
+        }
+    }
 }
 
 impl Grant {

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 /// What `Proxy-Authorization` held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proof {
+pub struct ProxyCredentials {
     /// The token's digest.
     pub token: TokenDigest,
     /// A choice of connection: the user name, when the token is the password and the user name is not empty, `x` or
@@ -35,7 +35,7 @@ pub enum ProofError {
 ///
 /// # Errors
 /// See [`ProofError`].
-pub fn proxy_authorization<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<Proof, ProofError> {
+pub fn proxy_authorization<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<ProxyCredentials, ProofError> {
     let value = values.next().ok_or(ProofError::Missing)?;
     if values.next().is_some() {
         return Err(ProofError::Conflicting);
@@ -45,15 +45,15 @@ pub fn proxy_authorization<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Re
     }
     if let Some(text) = bearer(value) {
         let token = token_digest(text).ok_or(ProofError::Missing)?;
-        return Ok(Proof { token, connection: None });
+        return Ok(ProxyCredentials { token, connection: None });
     }
     let pair = BasicPair::from_header(value).ok_or(ProofError::Malformed)?;
     // Exposed to look for the agent's own token, which never leaves this function but as a digest.
     let (user, password) = (pair.user.expose(), pair.password.expose());
     match (token_digest(user), token_digest(password)) {
         (Some(first), Some(second)) if first != second => Err(ProofError::Conflicting),
-        (Some(token), _) => Ok(Proof { token, connection: None }),
-        (None, Some(token)) => Ok(Proof { token, connection: connection_choice(user) }),
+        (Some(token), _) => Ok(ProxyCredentials { token, connection: None }),
+        (None, Some(token)) => Ok(ProxyCredentials { token, connection: connection_choice(user) }),
         (None, None) => Err(ProofError::Missing),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Grant, Principal};
 use crate::secret::TokenDigest;
-use crate::store::TokenRecord;
-use crate::types::{AgentName, PathError, PathPattern, Scope, TokenId, UnixSeconds};
+use crate::store::{TokenRecord, TokenScope};
+use crate::types::{AgentName, HostError, PathError, PathPattern, Scope, TokenId, UnixSeconds};
 use std::collections::HashMap;
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
@@ -20,6 +20,9 @@ pub enum Rejected {
     /// Revoked.
     #[error("the token was revoked")]
     Revoked,
+    /// All agents are.
+    #[error("all agents are locked out")]
+    LockedOut,
 }
 
 /// Token digests to principals: SHA-256 look-up in a hash map, flat in the number of tokens. Cheap to clone.
@@ -92,6 +95,7 @@ impl TokenTable {
 #[derive(Debug)]
 struct Entry {
     principal: Principal,
+    id: TokenId,
     digest: TokenDigest,
     previous: Option<(TokenDigest, UnixSeconds)>,
     created_at: UnixSeconds,
@@ -100,9 +104,15 @@ struct Entry {
 }
 
 impl Entry {
-    fn from_record(record: &TokenRecord) -> Result<Self, PathError> {
+    fn from_record(record: &TokenRecord) -> Result<Self, String> {
         // One bad pattern refuses the whole token: without it the rest might be empty, and empty means all.
-        let paths = record.paths.iter().map(|text| PathPattern::parse(text)).collect::<Result<_, _>>()?;
+        let paths = record.paths.iter().map(|text| PathPattern::parse(text)).collect::<Result<_, _>>();
+        let paths = paths.map_err(|error: PathError| error.to_string())?;
+        let hosts = record
+            .hosts
+            .iter()
+            .map(|text| text.parse().map_err(|e: HostError| e.to_string()))
+            .collect::<Result<_, _>>()?;
         let mut connections = record.connections.clone();
         connections.sort_unstable();
         connections.dedup();
@@ -112,9 +122,19 @@ impl Entry {
                 scope: record.scope.clone(),
                 agent: record.agent.clone(),
                 run: record.run.clone(),
-                token_id: record.id.clone(),
-                grant: Arc::new(Grant { connections, methods, paths }),
+                token_id: Some(record.id.clone()),
+                issuer: None,
+                grant: Arc::new(Grant {
+                    connections,
+                    methods,
+                    paths,
+                    hosts,
+                    may_use: record.scopes.contains(&TokenScope::Use),
+                    may_mint: record.scopes.contains(&TokenScope::Mint),
+                    within: None,
+                }),
             },
+            id: record.id.clone(),
             digest: record.digest,
             previous: record.previous,
             created_at: record.created_at,
@@ -124,7 +144,7 @@ impl Entry {
     }
 
     fn id(&self) -> &TokenId {
-        &self.principal.token_id
+        &self.id
     }
 
     /// Whether the token works at all, by whichever of its values.

@@ -107,14 +107,15 @@ async fn open(
         }
     }
     record.target(&target);
-    let (token, principal, user_choice) = proxy_proof(&front.plane, snapshot, request.headers())?;
+    let (proof, principal, user_choice) =
+        proxy_proof(&front.plane, snapshot, record.client(), request.headers()).await?;
     record.principal(&principal);
     if front.plane.pseudonym.is_in(request.headers()) {
         return Err(Rejection::new(Code::Loop, "the request came from this proxy", "check the proxy settings"));
     }
     let choice = choice_of(request.headers())?.or(user_choice);
     if snapshot.routes.covers_host(&principal, &target) {
-        return Ok((Opening::Intercepted(Tunnel { target, token, choice }), principal));
+        return Ok((Opening::Intercepted(Tunnel { target, proof, choice }), principal));
     }
     let egress = &snapshot.config.egress;
     let may_tunnel = egress.unmatched == Unmatched::Tunnel

@@ -64,7 +64,7 @@ pub enum Denial {
 /// See [`Denial`].
 pub fn decide(principal: &Principal, question: &Question<'_>) -> Result<Permit, Denial> {
     let grant = &principal.grant;
-    if !grant.has_connection(question.connection) {
+    if !grant.may_use || !grant.has_connection(question.connection) {
         return Err(Denial::NotGranted);
     }
     if !may_use_method(&grant.methods, question.method) {

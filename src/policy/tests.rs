@@ -11,12 +11,14 @@ fn ask(methods: &[&str], paths: &[&str], connection: &str, method: &str, path: &
         connections: vec![ConnectionId::parse("con_a").unwrap(), ConnectionId::parse("con_b").unwrap()],
         methods: methods.iter().map(|method| (*method).to_owned()).collect(),
         paths: paths.iter().map(|path| PathPattern::parse(path).unwrap()).collect(),
+        ..Grant::default()
     };
     let principal = Principal {
         scope: Scope::default(),
         agent: AgentName::parse("bot").unwrap(),
         run: None,
-        token_id: TokenId::parse("tok_a").unwrap(),
+        token_id: Some(TokenId::parse("tok_a").unwrap()),
+        issuer: None,
         grant: Arc::new(grant),
     };
     let connection = ConnectionId::parse(connection).unwrap();

@@ -9,6 +9,7 @@ use super::reject::{Code, Rejection};
 use super::tokens::TOKEN_HEADER;
 use crate::config::Snapshot;
 use crate::connection::destination_for;
+use crate::identity::Proof;
 use crate::secret::AgentToken;
 use crate::types::{CanonicalPath, PathError, Url};
 use base64::Engine;
@@ -57,7 +58,7 @@ pub(super) async fn call(
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
     this.method(request.method());
     let (parts, body) = request.into_parts();
-    let principal = authenticate(plane, snapshot, &token(&parts.headers)?)?;
+    let principal = authenticate(plane, snapshot, this.client(), &Proof::Token(token(&parts.headers)?)).await?;
     this.principal(&principal);
     if parts.method != Method::POST {
         return Err(Rejection::new(Code::BadRequest, "calls are POST requests", "POST a JSON object to /v1/call"));

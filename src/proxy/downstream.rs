@@ -8,13 +8,13 @@ use super::tunnel::Entry;
 use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::connection::{Choice, destination_for};
-use crate::identity::{Principal, ProofError, proxy_authorization};
-use crate::secret::TokenDigest;
+use crate::identity::{Principal, Proof, ProofError, proxy_authorization};
 use crate::types::{CanonicalPath, PathError, Scheme, Target};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, PROXY_AUTHORIZATION};
 use http::{Method, Uri};
 use hyper::body::Incoming;
+use std::net::IpAddr;
 
 /// Names the connection to use.
 pub const CHOICE_HEADER: &str = "x-nexus-connection";
@@ -84,7 +84,7 @@ pub fn intercepted(
     let tunnel = entry.tunnel.as_ref().ok_or_else(|| Rejection::new(Code::InternalError, "no tunnel", ""))?;
     record.method(&parts.method);
     record.target(&tunnel.target);
-    let principal = snapshot.tokens.authenticate(&tunnel.token, plane.clock.now()).map_err(|_| {
+    let principal = snapshot.directory.recognise(&tunnel.proof, plane.clock.now()).map_err(|_| {
         entry.close.notify_one();
         Rejection::token_invalid()
     })?;
@@ -124,7 +124,7 @@ pub fn intercepted(
 ///
 /// # Errors
 /// A [`Rejection`].
-pub fn forward(
+pub async fn forward(
     plane: &Plane,
     snapshot: &Snapshot,
     entry: &Entry,
@@ -162,7 +162,7 @@ pub fn forward(
     }
     let target = target.clone();
     record.target(&target);
-    let (principal, user_choice) = proxy_principal(plane, snapshot, &parts.headers)?;
+    let (_, principal, user_choice) = proxy_proof(plane, snapshot, record.client(), &parts.headers).await?;
     record.principal(&principal);
     refuse_trace(&parts.method)?;
     let path = path_of(&parts.uri)?;
@@ -186,7 +186,7 @@ pub fn forward(
 ///
 /// # Errors
 /// A [`Rejection`].
-pub fn base_url(
+pub async fn base_url(
     plane: &Plane,
     snapshot: &Snapshot,
     record: &mut Record,
@@ -208,7 +208,7 @@ pub fn base_url(
     let found = find_tokens(&parts.headers, rest)?;
     record.path(&path_under("", &mask_tokens(rest)).unwrap_or_else(|_| root()));
     let digest = found.as_ref().map(|found| found.digest).ok_or_else(Rejection::auth_required)?;
-    let principal = authenticate(plane, snapshot, &digest)?;
+    let principal = authenticate(plane, snapshot, record.client(), &Proof::Token(digest)).await?;
     record.principal(&principal);
     let connection = snapshot.routes.granted(&principal, name).ok_or_else(Rejection::unknown_connection)?;
     if !found.is_some_and(|found| found.is_looked_at(&connection)) {
@@ -242,45 +242,39 @@ pub fn base_url(
     })
 }
 
-/// The principal that `Proxy-Authorization` proves, and the user name's choice of connection.
+/// What `Proxy-Authorization` holds, the principal that it proves, and the user name's choice of connection.
 ///
 /// # Errors
 /// 407, or 400 for contradicting tokens.
-pub fn proxy_principal(
+pub async fn proxy_proof(
     plane: &Plane,
     snapshot: &Snapshot,
+    client: Option<IpAddr>,
     headers: &HeaderMap,
-) -> Result<(Principal, Option<String>), Rejection> {
-    let (_, principal, choice) = proxy_proof(plane, snapshot, headers)?;
-    Ok((principal, choice))
-}
-
-/// Like [`proxy_principal`], with the token's digest, by which a tunnel checks again.
-///
-/// # Errors
-/// 407, or 400 for contradicting tokens.
-pub fn proxy_proof(
-    plane: &Plane,
-    snapshot: &Snapshot,
-    headers: &HeaderMap,
-) -> Result<(TokenDigest, Principal, Option<String>), Rejection> {
+) -> Result<(Proof, Principal, Option<String>), Rejection> {
     let values = headers.get_all(PROXY_AUTHORIZATION).iter().map(http::HeaderValue::as_bytes);
-    let proof = proxy_authorization(values).map_err(|error| match error {
+    let credentials = proxy_authorization(values).map_err(|error| match error {
         ProofError::Missing | ProofError::Malformed => Rejection::auth_required(),
         ProofError::Conflicting => {
             Rejection::new(Code::BadRequest, error.to_string(), "send one agent token").and_close()
         }
     })?;
-    let principal = authenticate(plane, snapshot, &proof.token)?;
-    Ok((proof.token, principal, proof.connection))
+    let proof = Proof::Token(credentials.token);
+    let principal = authenticate(plane, snapshot, client, &proof).await?;
+    Ok((proof, principal, credentials.connection))
 }
 
-/// The principal of a token; wrong ones are counted.
+/// The principal that a proof proves; wrong ones are counted.
 ///
 /// # Errors
 /// 407 or 401, the same for unknown, revoked and expired.
-pub fn authenticate(plane: &Plane, snapshot: &Snapshot, token: &TokenDigest) -> Result<Principal, Rejection> {
-    snapshot.tokens.authenticate(token, plane.clock.now()).map_err(|_| {
+pub async fn authenticate(
+    plane: &Plane,
+    snapshot: &Snapshot,
+    _client: Option<IpAddr>,
+    proof: &Proof,
+) -> Result<Principal, Rejection> {
+    snapshot.directory.recognise(proof, plane.clock.now()).map_err(|_| {
         plane.metrics.authentication_failed();
         Rejection::auth_required()
     })

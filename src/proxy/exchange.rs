@@ -192,7 +192,9 @@ async fn authorize(
     let lease = Box::pin(plane.credentials.lease(&permit, &choice.connection, &snapshot.egress)).await?;
     let now = plane.clock.now();
     plane.usage.connection(&choice.connection.id, now);
-    plane.usage.token(&intake.principal.token_id, now, record.client());
+    if let Some(token) = &intake.principal.token_id {
+        plane.usage.token(token, now, record.client());
+    }
     Ok(Some(Authorized { choice, permit, lease }))
 }
 

@@ -109,7 +109,8 @@ impl Record {
         self.event.namespace = Some(principal.scope.namespace.to_string());
         self.event.agent = Some(principal.agent.to_string());
         self.event.run = principal.run.as_ref().map(ToString::to_string);
-        self.event.token_id = Some(principal.token_id.to_string());
+        self.event.token_id = principal.token_id.as_ref().map(ToString::to_string);
+        self.event.issuer = principal.issuer.as_ref().map(ToString::to_string);
     }
 
     /// With which connection.

@@ -90,9 +90,9 @@ async fn answer(
         hygiene::asks_for_websocket(request.method(), request.headers()).then(|| hyper::upgrade::on(&mut request));
     let mut intake = match way {
         Some(Way::Intercepted) => downstream::intercepted(plane, snapshot, entry, this, request)?,
-        Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, this, request)?,
+        Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, this, request).await?,
         Some(Way::Call) => return call::call(plane, snapshot, record, request).await,
-        Some(_) => downstream::forward(plane, snapshot, entry, this, request)?,
+        Some(_) => downstream::forward(plane, snapshot, entry, this, request).await?,
         None => {
             this.method(request.method());
             return Err(Rejection::new(

@@ -1,7 +1,7 @@
 //! What a CONNECT established, and what a downstream connection is: facts that its requests share.
 
 use super::framing::Decision;
-use crate::secret::TokenDigest;
+use crate::identity::Proof;
 use crate::types::Target;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 pub struct Tunnel {
     /// Where CONNECT said it goes: the only destination of its requests.
     pub target: Target,
-    /// The token that CONNECT was made with.
-    pub token: TokenDigest,
+    /// What CONNECT was made with.
+    pub proof: Proof,
     /// The connection chosen at CONNECT, by user name or header.
     pub choice: Option<String>,
 }

@@ -9,6 +9,7 @@
 use super::sealed::{Context, FORMAT, Random};
 use super::{Fingerprint, RootKey, SealContext, SealError, Sealed, Secret};
 use aes_gcm::{Aes256Gcm, KeyInit};
+use arc_swap::ArcSwap;
 use hkdf::Hkdf;
 use hkdf::hmac::{Hmac, Mac};
 use parking_lot::RwLock;
@@ -17,20 +18,29 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
+/// The id of a root key.
+pub type KeyId = [u8; 4];
+
 /// Seals and opens envelopes for one install. Share by `Arc`.
+///
+/// Holds the root key that seals, and others that only open what was sealed before or will be sealed after a rotation.
 pub struct Keyring {
     install_id: String,
-    key_id: [u8; 4],
+    /// The one that seals first.
+    roots: ArcSwap<Vec<Arc<Root>>>,
+}
+
+/// What is derived from one root key.
+struct Root {
+    key_id: KeyId,
     derivation: Hkdf<Sha256>,
     fingerprints: Hmac<Sha256>,
     /// Ciphers with their round keys expanded, one per tenant that has sealed records: as many as the store has.
     tenants: RwLock<HashMap<String, Arc<Aes256Gcm>>>,
 }
 
-impl Keyring {
-    /// A keyring for the root key and the install's id (the HKDF salt).
-    #[must_use]
-    pub fn new(root: &RootKey, install_id: &str) -> Self {
+impl Root {
+    fn new(root: &RootKey, install_id: &str) -> Self {
         let mut key_id = [0; 4];
         // No salt: the id tells which root key is needed, in whatever install.
         Hkdf::<Sha256>::new(None, root.bytes())
@@ -40,19 +50,79 @@ impl Keyring {
         let fingerprint_key = derive(&derivation, &[b"fingerprint/v1"]);
         let fingerprints = <Hmac<Sha256> as hkdf::hmac::KeyInit>::new_from_slice(&fingerprint_key[..])
             .expect("HMAC takes keys of every length");
-        Self { install_id: install_id.to_owned(), key_id, derivation, fingerprints, tenants: RwLock::default() }
+        Self { key_id, derivation, fingerprints, tenants: RwLock::default() }
     }
 
-    /// Whether an envelope was sealed under this root key, as far as its key id tells.
+    fn tenant(&self, tenant: &str) -> Arc<Aes256Gcm> {
+        if let Some(cipher) = self.tenants.read().get(tenant) {
+            return Arc::clone(cipher);
+        }
+        let key = derive(&self.derivation, &[b"kek/v1", tenant.as_bytes()]);
+        let cipher = Arc::new(Aes256Gcm::new((&*key).into()));
+        Arc::clone(self.tenants.write().entry(tenant.to_owned()).or_insert(cipher))
+    }
+}
+
+impl Keyring {
+    /// A keyring for the root key and the install's id (the HKDF salt).
+    #[must_use]
+    pub fn new(root: &RootKey, install_id: &str) -> Self {
+        let roots = ArcSwap::from_pointee(vec![Arc::new(Root::new(root, install_id))]);
+        Self { install_id: install_id.to_owned(), roots }
+    }
+
+    /// Adds a root key that opens and does not seal; gives its id. One that is there already changes nothing.
+    pub fn add(&self, root: &RootKey) -> KeyId {
+        let root = Arc::new(Root::new(root, &self.install_id));
+        self.roots.rcu(|roots| {
+            let known = roots.iter().any(|known| known.key_id == root.key_id);
+            let added = (!known).then(|| Arc::clone(&root));
+            roots.iter().cloned().chain(added).collect::<Vec<_>>()
+        });
+        root.key_id
+    }
+
+    /// Seals with this root key from now on; gives whether the keyring has it.
+    pub fn seal_with_root(&self, key_id: KeyId) -> bool {
+        self.roots.rcu(|roots| {
+            let mut roots = Vec::clone(roots);
+            if let Some(at) = roots.iter().position(|root| root.key_id == key_id) {
+                roots[..=at].rotate_right(1);
+            }
+            roots
+        });
+        self.key_id() == key_id
+    }
+
+    /// Forgets every root key but the one that seals.
+    pub fn forget_others(&self) {
+        self.roots.rcu(|roots| vec![Arc::clone(&roots[0])]);
+    }
+
+    /// Whether the keyring has this root key.
+    #[must_use]
+    pub fn has(&self, key_id: KeyId) -> bool {
+        self.roots.load().iter().any(|root| root.key_id == key_id)
+    }
+
+    /// A key for another purpose, derived from the root key with this id (HKDF info `info`, salt the install id).
+    #[must_use]
+    pub fn derived(&self, key_id: KeyId, info: &str) -> Option<Zeroizing<[u8; 32]>> {
+        let roots = self.roots.load();
+        let root = roots.iter().find(|root| root.key_id == key_id)?;
+        Some(derive(&root.derivation, &[info.as_bytes()]))
+    }
+
+    /// Whether an envelope was sealed under one of these root keys, as far as its key id tells.
     #[must_use]
     pub fn sealed_it(&self, sealed: &Sealed) -> bool {
-        sealed.as_bytes().get(1..5) == Some(&self.key_id)
+        sealed.key_id().is_some_and(|key_id| self.has(key_id))
     }
 
-    /// The id of the root key, in every envelope: the first 4 bytes of an HKDF output with info `key-id`.
+    /// The id of the root key that seals, in every envelope: the first 4 bytes of an HKDF output with info `key-id`.
     #[must_use]
-    pub fn key_id(&self) -> [u8; 4] {
-        self.key_id
+    pub fn key_id(&self) -> KeyId {
+        self.roots.load()[0].key_id
     }
 
     /// Seals `plaintext` for `context`.
@@ -65,7 +135,8 @@ impl Keyring {
     }
 
     pub(super) fn seal_with(&self, context: &SealContext<'_>, random: &Random, plaintext: &[u8]) -> Sealed {
-        Sealed::seal(&self.tenant(context.tenant), &self.context(context), random, plaintext)
+        let root = Arc::clone(&self.roots.load()[0]);
+        Sealed::seal(&root.tenant(context.tenant), &self.context(root.key_id, context), random, plaintext)
     }
 
     /// Opens an envelope. About a microsecond: tenants' keys are derived once and kept.
@@ -73,30 +144,24 @@ impl Keyring {
     /// # Errors
     /// See [`SealError`]; never a raw or empty value.
     pub fn open(&self, context: &SealContext<'_>, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        sealed.open(|| self.tenant(context.tenant), &self.context(context))
+        let roots = self.roots.load();
+        let key_id = sealed.key_id().ok_or(SealError::Format)?;
+        let root = roots.iter().find(|root| root.key_id == key_id).unwrap_or(&roots[0]);
+        sealed.open(|| root.tenant(context.tenant), &self.context(root.key_id, context))
     }
 
     /// A keyed digest of a secret, safe to show.
     #[must_use]
     pub fn fingerprint(&self, secret: &Secret) -> Fingerprint {
-        let mut mac = self.fingerprints.clone();
+        let mut mac = self.roots.load()[0].fingerprints.clone();
         // The digest is over the value; without the key it says nothing about it.
         mac.update(secret.expose().as_bytes());
         let digest: [u8; 32] = mac.finalize().into_bytes().into();
         Fingerprint(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    fn context<'a>(&'a self, context: &'a SealContext<'a>) -> Context<'a> {
-        Context { format: FORMAT, install_id: &self.install_id, key_id: self.key_id, of: context }
-    }
-
-    fn tenant(&self, tenant: &str) -> Arc<Aes256Gcm> {
-        if let Some(cipher) = self.tenants.read().get(tenant) {
-            return Arc::clone(cipher);
-        }
-        let key = derive(&self.derivation, &[b"kek/v1", tenant.as_bytes()]);
-        let cipher = Arc::new(Aes256Gcm::new((&*key).into()));
-        Arc::clone(self.tenants.write().entry(tenant.to_owned()).or_insert(cipher))
+    fn context<'a>(&'a self, key_id: KeyId, context: &'a SealContext<'a>) -> Context<'a> {
+        Context { format: FORMAT, install_id: &self.install_id, key_id, of: context }
     }
 }
 
@@ -196,12 +261,13 @@ mod tests {
     #[test]
     fn the_tenant_is_bound_by_key_too() {
         let keyring = keyring(1, "install");
-        let acme = keyring.tenant("acme");
-        assert!(Arc::ptr_eq(&acme, &keyring.tenant("acme")), "derived once");
+        let root = Arc::clone(&keyring.roots.load()[0]);
+        let acme = root.tenant("acme");
+        assert!(Arc::ptr_eq(&acme, &root.tenant("acme")), "derived once");
         let sealed = keyring.seal(&CONTEXT, b"secret");
-        let context = keyring.context(&CONTEXT);
+        let context = keyring.context(keyring.key_id(), &CONTEXT);
         assert!(sealed.open(|| acme, &context).is_ok());
-        assert_eq!(sealed.open(|| keyring.tenant("other"), &context), Err(SealError::Integrity));
+        assert_eq!(sealed.open(|| root.tenant("other"), &context), Err(SealError::Integrity));
     }
 
     #[test]

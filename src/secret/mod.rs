@@ -12,7 +12,7 @@ mod value;
 
 pub use agent_token::{AgentToken, TokenDigest};
 pub use fields::SecretFields;
-pub use keyring::Keyring;
+pub use keyring::{KeyId, Keyring};
 pub use private_file::write_private_file;
 pub use root_key::{KeyError, RootKey};
 pub use sealed::{Digest, SealContext, SealError, Sealed};

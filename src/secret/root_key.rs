@@ -121,7 +121,7 @@ impl RootKey {
         &self.0
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; 32]) -> Self {
+    pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
         let mut key = Box::new(Zeroizing::new([0; 32]));
         key.copy_from_slice(bytes);
         Self(key)

@@ -15,7 +15,7 @@
 //! record, field, record version (u64), key id, destination digest; then one byte, 1 for the wrapped key and 2 for the
 //! payload. Numbers are big endian. `docs/store-format.md` has the same with a test vector.
 
-use super::random_bytes;
+use super::{KeyId, random_bytes};
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use std::fmt;
@@ -53,6 +53,12 @@ impl Sealed {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(Arc::from(bytes))
+    }
+
+    /// The id of the root key that it names.
+    #[must_use]
+    pub fn key_id(&self) -> Option<KeyId> {
+        self.0.get(KEY_ID..WRAP_NONCE)?.try_into().ok()
     }
 
     pub(super) fn seal(tenant: &Aes256Gcm, context: &Context<'_>, random: &Random, plaintext: &[u8]) -> Self {

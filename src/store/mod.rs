@@ -8,10 +8,10 @@ mod records;
 mod sqlite;
 
 pub use records::{
-    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, TokenRecord,
-    Usage,
+    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, TokenKind,
+    TokenRecord, TokenScope, Usage,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteStore, StoreFile};
 
 use crate::secret::TokenDigest;
 use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};

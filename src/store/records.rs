@@ -47,6 +47,8 @@ pub struct ConnectionRecord {
     pub created_at: UnixSeconds,
     /// When its credential last changed.
     pub updated_at: UnixSeconds,
+    /// When its tenant or namespace was deleted. An orphan is of no use and is purged some time after.
+    pub orphaned_at: Option<UnixSeconds>,
 }
 
 /// A new credential for a connection.
@@ -66,7 +68,30 @@ pub struct CredentialUpdate {
     pub now: UnixSeconds,
 }
 
-/// An agent token: its digest and what it may do. Never its value.
+/// How the holder of a token record proves itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenKind {
+    /// By the token's value (`nxt_…`).
+    Opaque,
+    /// By a JWT that this install signed; the record's id is its `jti`, the digest that of the whole text.
+    Run,
+    /// By a client certificate that this install signed. Until it is enrolled, the digest is that of the one-time code;
+    /// after that of nothing.
+    Certificate,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenScope {
+    /// Requests with the granted connections.
+    Use,
+    /// Making narrower tokens (`POST /v1/tokens`).
+    Mint,
+}
+
+/// An agent token, whatever it proves itself with: its digest and what it may do. Never its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRecord {
     /// Its public id.
@@ -87,6 +112,14 @@ pub struct TokenRecord {
     pub methods: Vec<String>,
     /// The path patterns it may use; empty means all.
     pub paths: Vec<String>,
+    /// The host patterns it may use; empty means all.
+    pub hosts: Vec<String>,
+    /// What it is for.
+    pub scopes: Vec<TokenScope>,
+    /// How its holder proves itself.
+    pub kind: TokenKind,
+    /// The token that made it, with which it ends.
+    pub parent: Option<TokenId>,
     /// When it was made.
     pub created_at: UnixSeconds,
     /// How long it was made for, in seconds, which rotation repeats.
@@ -129,6 +162,8 @@ pub struct Changes {
     pub deleted_connections: Vec<ConnectionId>,
     /// Deleted tokens.
     pub deleted_tokens: Vec<TokenId>,
+    /// Whether all agents are locked out.
+    pub locked: bool,
 }
 
 /// Who holds a refresh lease: enough to tell on the same host that the holder is dead.

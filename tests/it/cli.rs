@@ -410,8 +410,10 @@ fn every_problem_of_a_file_has_its_line() {
 /// Changes records as a person with an editor does, or a server.
 fn with_store<T>(home: &Home, change: impl AsyncFnOnce(nexus::store::SqliteStore) -> T) -> T {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime
-        .block_on(async { change(nexus::store::SqliteStore::open(&home.path().join("nexus.db")).await.unwrap()).await })
+    let root = nexus::secret::RootKey::load(&home.path().join("root.key")).unwrap();
+    runtime.block_on(async {
+        change(nexus::store::SqliteStore::open(&home.path().join("nexus.db"), &root).await.unwrap()).await
+    })
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
 use crate::secret::{Sealed, TokenDigest};
-use crate::store::{ConnectionRecord, ConnectionState, SqliteStore, TokenRecord};
+use crate::store::{ConnectionRecord, ConnectionState, SqliteStore, TokenKind, TokenRecord, TokenScope};
 use crate::types::{ConnectionId, Scope, Target, TokenId, UnixSeconds};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -16,7 +16,10 @@ struct Home {
 impl Home {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&directory.path().join("nexus.db")).await.unwrap();
+        let store =
+            SqliteStore::open(&directory.path().join("nexus.db"), &crate::secret::RootKey::from_bytes(&[1; 32]))
+                .await
+                .unwrap();
         Self { directory, store: Arc::new(store) }
     }
 
@@ -79,6 +82,7 @@ fn connection(name: &str, definition: String) -> ConnectionRecord {
         disabled: false,
         created_at: NOW,
         updated_at: NOW,
+        orphaned_at: None,
     }
 }
 
@@ -93,6 +97,10 @@ fn token(connections: Vec<ConnectionId>) -> TokenRecord {
         connections,
         methods: Vec::new(),
         paths: Vec::new(),
+        hosts: Vec::new(),
+        scopes: vec![TokenScope::Use],
+        kind: TokenKind::Opaque,
+        parent: None,
         created_at: NOW,
         lifetime: None,
         expires_at: None,
@@ -243,7 +251,7 @@ async fn records_come_change_and_go() {
     home.store.insert_token(&agent).await.unwrap();
     let loader = home.start().await.unwrap();
     let first = loader.snapshot();
-    let principal = first.tokens.authenticate(&agent.digest, NOW).unwrap();
+    let principal = first.directory.tokens.authenticate(&agent.digest, NOW).unwrap();
     let target = Target::parse_connect(TARGET).unwrap();
     assert!(first.routes.covers_host(&principal, &target));
     assert_eq!(loader.reload_store().await.unwrap().generation, first.generation);
@@ -261,7 +269,7 @@ async fn records_come_change_and_go() {
     let reloaded = loader.reload_store().await.unwrap();
     assert_eq!(reloaded.deleted, std::slice::from_ref(&record.id));
     let third = loader.snapshot();
-    assert!(third.tokens.authenticate(&agent.digest, NOW).is_err());
+    assert!(third.directory.tokens.authenticate(&agent.digest, NOW).is_err());
     assert!(third.routes.get(&record.id).is_none());
     assert_eq!(third.config_version, 1);
 }

@@ -119,7 +119,10 @@ async fn after_symlink_swaps_the_last_version_is_loaded() {
     let file = mount.path().join("nexus.toml");
     swap(mount.path(), 0);
     symlink("..data/nexus.toml", &file).unwrap();
-    let store = crate::store::SqliteStore::open(&home.path().join("nexus.db")).await.unwrap();
+    let store =
+        crate::store::SqliteStore::open(&home.path().join("nexus.db"), &crate::secret::RootKey::from_bytes(&[1; 32]))
+            .await
+            .unwrap();
     let (path, store) = (home.path().to_owned(), std::sync::Arc::new(store));
     let loader = super::super::Loader::start(path.clone(), Some(file.clone()), store, Vec::new()).await.unwrap();
     let mut notices = watch_files(path, file);

@@ -176,12 +176,11 @@ impl Install {
             },
             None,
         );
-        let store = SqliteStore::open(&directory.path().join("nexus.db")).await.unwrap();
-        let root = RootKey::parse(&Secret::new("ab".repeat(32)), "test").unwrap();
+        let store = SqliteStore::open(&directory.path().join("nexus.db"), &root()).await.unwrap();
         Self {
             endpoint,
             egress: Arc::new(egress.unwrap()),
-            keyring: Arc::new(Keyring::new(&root, store.install_id())),
+            keyring: Arc::clone(store.keyring()),
             store: Arc::new(store),
             clock: Clock::fixed(START),
             acceptor,
@@ -203,7 +202,7 @@ impl Install {
 
     /// Another process on the same home: its own store handle, its own connections.
     pub(super) async fn other_process(&self, connection: &Connection) -> (Credentials, Arc<Connection>) {
-        let store = SqliteStore::open(&self.path()).await.unwrap();
+        let store = SqliteStore::open(&self.path(), &root()).await.unwrap();
         let record = store.find_connection(&connection.scope, connection.id.as_str()).await.unwrap();
         let connection = Connection::from_record(&record, None).unwrap();
         (self.credentials_over(Arc::new(store)), Arc::new(connection))
@@ -264,6 +263,7 @@ impl Install {
             disabled: false,
             created_at: START,
             updated_at: START,
+            orphaned_at: None,
         };
         let unsealed = Connection::from_record(&record, None).unwrap();
         record.access = unsealed.seal_access(&self.keyring, 1, access);
@@ -300,11 +300,11 @@ pub(super) fn permit(connection: &Connection) -> Permit {
         scope: connection.scope.clone(),
         agent: "agent".parse().unwrap(),
         run: None,
-        token_id: TokenId::generate(),
+        token_id: Some(TokenId::generate()),
+        issuer: None,
         grant: Arc::new(crate::identity::Grant {
             connections: vec![connection.id.clone()],
-            methods: Vec::new(),
-            paths: Vec::new(),
+            ..crate::identity::Grant::default()
         }),
     };
     let target = Url::parse(b"https://api.test/v1").unwrap().target;
@@ -333,4 +333,8 @@ fn acceptor(ca_file: &Path) -> TlsAcceptor {
         )
         .unwrap();
     TlsAcceptor::from(Arc::new(config))
+}
+
+fn root() -> RootKey {
+    RootKey::from_bytes(&[0xab; 32])
 }

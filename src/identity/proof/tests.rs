@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::{BasicPair, Proof, ProofError, bearer, proxy_authorization};
+use super::{BasicPair, ProofError, ProxyCredentials, bearer, proxy_authorization};
 use crate::secret::AgentToken;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,7 @@ fn tokens() -> (String, String) {
     (token(), token())
 }
 
-fn read(values: &[String]) -> Result<Proof, ProofError> {
+fn read(values: &[String]) -> Result<ProxyCredentials, ProofError> {
     proxy_authorization(values.iter().map(String::as_bytes))
 }
 
@@ -25,11 +25,11 @@ fn proof_by_rule() {
     let (a, b) = tokens();
     let unpadded = |pair: &str| basic(pair).trim_end_matches('=').to_owned();
     let found = |connection: Option<&str>| {
-        Ok(Proof { token: AgentToken::digest(&a), connection: connection.map(str::to_owned) })
+        Ok(ProxyCredentials { token: AgentToken::digest(&a), connection: connection.map(str::to_owned) })
     };
     let (missing, conflicting, malformed) =
         (Err(ProofError::Missing), Err(ProofError::Conflicting), Err(ProofError::Malformed));
-    let cases: Vec<(&str, Vec<String>, Result<Proof, ProofError>)> = vec![
+    let cases: Vec<(&str, Vec<String>, Result<ProxyCredentials, ProofError>)> = vec![
         ("no header", vec![], missing.clone()),
         ("empty header", vec![String::new()], missing.clone()),
         ("blank header", vec![" \t ".to_owned()], missing.clone()),

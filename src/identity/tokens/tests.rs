@@ -2,7 +2,7 @@
 
 use super::{Rejected, TokenTable};
 use crate::secret::{AgentToken, TokenDigest};
-use crate::store::TokenRecord;
+use crate::store::{TokenKind, TokenRecord, TokenScope};
 use crate::types::{AgentName, ConnectionId, Scope, TenantName, TokenId, UnixSeconds};
 
 const NOW: UnixSeconds = 1_000;
@@ -22,6 +22,10 @@ fn record(value: &str) -> TokenRecord {
         connections: Vec::new(),
         methods: Vec::new(),
         paths: Vec::new(),
+        hosts: Vec::new(),
+        scopes: vec![TokenScope::Use],
+        kind: TokenKind::Opaque,
+        parent: None,
         created_at: 1,
         lifetime: None,
         expires_at: None,
@@ -34,7 +38,7 @@ fn table(records: &[TokenRecord]) -> TokenTable {
 }
 
 fn id_of(table: &TokenTable, value: &str, now: UnixSeconds) -> Result<String, Rejected> {
-    let result = table.authenticate(&digest(value), now).map(|principal| principal.token_id.to_string());
+    let result = table.authenticate(&digest(value), now).map(|principal| principal.token_id.unwrap().to_string());
     assert_eq!(table.is_live(&digest(value), now), result.is_ok());
     result
 }
@@ -132,7 +136,7 @@ fn an_agent_acts_by_its_newest_live_token() {
     let scope = Scope::default();
     let (agent, other) = (AgentName::parse("bot").unwrap(), AgentName::parse("other").unwrap());
     let of = |table: &TokenTable, scope: &Scope, agent: &AgentName| {
-        table.principal_of_agent(scope, agent, NOW).map(|principal| principal.token_id.to_string())
+        table.principal_of_agent(scope, agent, NOW).map(|principal| principal.token_id.unwrap().to_string())
     };
     let tokens = table(&[
         made("b", 2),
@@ -146,6 +150,7 @@ fn an_agent_acts_by_its_newest_live_token() {
     assert_eq!(of(&tokens, &scope, &other), None);
     let elsewhere = Scope { tenant: TenantName::parse("t2").unwrap(), ..Scope::default() };
     assert_eq!(of(&tokens, &elsewhere, &agent), None);
-    let live = |value: &str| tokens.by_id(&record(value).id, NOW).map(|principal| principal.token_id.to_string());
+    let live =
+        |value: &str| tokens.by_id(&record(value).id, NOW).map(|principal| principal.token_id.unwrap().to_string());
     assert_eq!(["a", "d", "e", "f"].map(live), [Some("tok_a".to_owned()), None, None, None]);
 }

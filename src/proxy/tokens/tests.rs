@@ -34,6 +34,7 @@ fn connection(placements: &[&str]) -> Connection {
         disabled: false,
         created_at: 0,
         updated_at: 0,
+        orphaned_at: None,
     };
     Connection::from_record(&record, None).unwrap()
 }

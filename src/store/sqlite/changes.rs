@@ -12,6 +12,7 @@ impl SqliteStore {
         let mut transaction = self.readers.begin().await?;
         let mut changes = Changes {
             generation: query_scalar("SELECT generation FROM meta").fetch_one(&mut *transaction).await?,
+            locked: query_scalar("SELECT lockdown_at IS NOT NULL FROM meta").fetch_one(&mut *transaction).await?,
             ..Changes::default()
         };
         if changes.generation == since {
@@ -25,6 +26,7 @@ impl SqliteStore {
             .await?;
         for row in &connections {
             match rows::connection(row) {
+                Ok(record) if record.orphaned_at.is_some() => changes.deleted_connections.push(record.id),
                 Ok(record) => changes.connections.push(record),
                 // As if deleted: neither the damaged record nor the one it replaced may be used, and the others go on.
                 Err(error) => changes.deleted_connections.extend(damaged(row, &error, ConnectionId::parse)),

@@ -40,11 +40,12 @@ impl SqliteStore {
     }
 
     pub(super) async fn read_connections(&self, scope: &Scope) -> Result<Vec<ConnectionRecord>, StoreError> {
-        let rows = query("SELECT * FROM connections WHERE tenant = ? AND namespace = ? ORDER BY name")
-            .bind(scope.tenant.as_str())
-            .bind(scope.namespace.as_str())
-            .fetch_all(&self.readers)
-            .await?;
+        let rows =
+            query("SELECT * FROM connections WHERE tenant = ? AND namespace = ? AND orphaned_at IS NULL ORDER BY name")
+                .bind(scope.tenant.as_str())
+                .bind(scope.namespace.as_str())
+                .fetch_all(&self.readers)
+                .await?;
         Ok(rows.iter().map(rows::connection).collect::<Result<_, _>>()?)
     }
 
@@ -158,10 +159,11 @@ impl SqliteStore {
 
 /// The row that has the record's scope and name.
 async fn named(transaction: &mut SqliteConnection, record: &ConnectionRecord) -> Result<Option<SqliteRow>, StoreError> {
-    let row = query("SELECT * FROM connections WHERE tenant = ? AND namespace = ? AND name = ?")
-        .bind(record.scope.tenant.as_str())
-        .bind(record.scope.namespace.as_str())
-        .bind(record.name.as_str());
+    let row =
+        query("SELECT * FROM connections WHERE tenant = ? AND namespace = ? AND name = ? AND orphaned_at IS NULL")
+            .bind(record.scope.tenant.as_str())
+            .bind(record.scope.namespace.as_str())
+            .bind(record.name.as_str());
     Ok(row.fetch_optional(transaction).await?)
 }
 
@@ -172,7 +174,7 @@ async fn find(
     name_or_id: &str,
 ) -> Result<ConnectionRecord, StoreError> {
     let row = query(
-        "SELECT * FROM connections WHERE tenant = ?1 AND namespace = ?2 AND (id = ?3 OR name = ?3) \
+        "SELECT * FROM connections WHERE tenant = ?1 AND namespace = ?2 AND orphaned_at IS NULL AND (id = ?3 OR name = ?3) \
          ORDER BY id = ?3 DESC LIMIT 1",
     )
     .bind(scope.tenant.as_str())
@@ -197,7 +199,7 @@ async fn insert(transaction: &mut SqliteConnection, record: &ConnectionRecord) -
     let inserted = query(
         "INSERT INTO connections (id, tenant, namespace, name, provider, definition, version, access_sealed, \
          grant_sealed, access_issued_at, access_expires_at, state, state_reason, disabled, created_at, updated_at, \
-         generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         orphaned_at, generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(record.id.as_str())
     .bind(record.scope.tenant.as_str())
@@ -215,6 +217,7 @@ async fn insert(transaction: &mut SqliteConnection, record: &ConnectionRecord) -
     .bind(record.disabled)
     .bind(record.created_at)
     .bind(record.updated_at)
+    .bind(record.orphaned_at)
     .bind(generation)
     .execute(&mut *transaction)
     .await;

@@ -18,18 +18,22 @@ use super::{
     AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Store,
     StoreError, TokenRecord, Usage,
 };
-use crate::secret::{Sealed, TokenDigest};
+use crate::secret::{Keyring, TokenDigest};
 use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
 use sqlx::{Transaction, query_scalar};
 use std::path::PathBuf;
+use std::sync::Arc;
 use watch::Watch;
+
+pub use open::StoreFile;
 
 /// A store in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
     install_id: String,
+    keyring: Arc<Keyring>,
     /// One connection: writers of this process queue here, in order, and not at the file's lock.
     writer: SqlitePool,
     readers: SqlitePool,
@@ -44,16 +48,10 @@ impl SqliteStore {
         self.writer.close().await;
     }
 
-    /// One sealed value for each root key that envelopes name, by which a wrong root key shows.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub async fn sealed_by_key(&self) -> Result<Vec<Sealed>, StoreError> {
-        // The key id is the four bytes behind the first one; SQLite counts from 1.
-        let envelopes = "SELECT min(sealed) FROM (SELECT access_sealed AS sealed FROM connections UNION ALL \
-                         SELECT secret_sealed FROM apps WHERE secret_sealed IS NOT NULL) GROUP BY substr(sealed, 2, 4)";
-        let found: Vec<Vec<u8>> = query_scalar(envelopes).fetch_all(&self.readers).await?;
-        Ok(found.iter().map(|bytes| Sealed::from_bytes(bytes)).collect())
+    /// The keys of this install.
+    #[must_use]
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
     }
 
     /// A transaction that holds the file's write lock from its start.

@@ -1,15 +1,18 @@
 //! Opening, making and checking the file.
 
 use super::{SqliteStore, Watch};
-use crate::secret::random_bytes;
+use crate::secret::{Keyring, RootKey, Sealed, random_bytes};
 use crate::store::StoreError;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection, query, query_as, query_scalar};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Run by `run_direct`, inside a transaction of ours: with `run` the future could not be sent to another thread.
@@ -20,7 +23,17 @@ const APPLICATION_ID: i64 = 0x6e78_7573;
 
 const HEADER: &[u8; 16] = b"SQLite format 3\0";
 
-impl SqliteStore {
+/// A store's file: opened, of a known schema, and not yet unlocked.
+#[derive(Debug)]
+pub struct StoreFile {
+    path: PathBuf,
+    install_id: String,
+    writer: SqlitePool,
+    readers: SqlitePool,
+    watch: Watch,
+}
+
+impl StoreFile {
     /// Opens the store, makes it if absent (0600), and brings its schema up to date.
     ///
     /// # Errors
@@ -56,6 +69,52 @@ impl SqliteStore {
             install_id.ok_or_else(|| unusable(&path, "it is damaged (no install id); restore a backup"))?;
         let watch = Watch::start(reading, connection).await?;
         Ok(Self { path, install_id, writer, readers, watch })
+    }
+
+    /// The random id of this install, made with the store.
+    #[must_use]
+    pub fn install_id(&self) -> &str {
+        &self.install_id
+    }
+
+    /// One sealed value for each root key that envelopes name, by which a wrong root key shows.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn sealed_by_key(&self) -> Result<Vec<Sealed>, StoreError> {
+        // The key id is the four bytes behind the first one; SQLite counts from 1.
+        let envelopes = "SELECT min(sealed) FROM (SELECT access_sealed AS sealed FROM connections UNION ALL \
+                         SELECT secret_sealed FROM apps WHERE secret_sealed IS NOT NULL) GROUP BY substr(sealed, 2, 4)";
+        let found: Vec<Vec<u8>> = query_scalar(envelopes).fetch_all(&self.readers).await?;
+        Ok(found.iter().map(|bytes| Sealed::from_bytes(bytes)).collect())
+    }
+
+    /// The store, with the keys of this install.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub async fn unlock(self, keyring: Arc<Keyring>) -> Result<SqliteStore, StoreError> {
+        let Self { path, install_id, writer, readers, watch } = self;
+        Ok(SqliteStore { path, install_id, keyring, writer, readers, watch })
+    }
+
+    /// Closes the file's connections.
+    pub async fn close(self) {
+        self.watch.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+impl SqliteStore {
+    /// Opens the file and unlocks it with this root key alone.
+    ///
+    /// # Errors
+    /// See [`StoreFile::open`] and [`StoreFile::unlock`].
+    pub async fn open(path: &Path, root: &RootKey) -> Result<Self, StoreError> {
+        let file = StoreFile::open(path).await?;
+        let keyring = Arc::new(Keyring::new(root, file.install_id()));
+        file.unlock(keyring).await
     }
 
     /// The file.

@@ -1,7 +1,7 @@
 //! From rows to records. A value that does not parse means that the row was not written by this program.
 
 use crate::secret::{Sealed, TokenDigest};
-use crate::store::{AppRecord, ConnectionRecord, ConnectionState, LeaseOwner, TokenRecord};
+use crate::store::{AppRecord, ConnectionRecord, ConnectionState, LeaseOwner, TokenKind, TokenRecord};
 use crate::types::{ConnectionId, NamespaceName, Scope, TenantName};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -47,6 +47,14 @@ pub(super) fn state_text(state: ConnectionState) -> &'static str {
     }
 }
 
+pub(super) fn kind_text(kind: TokenKind) -> &'static str {
+    match kind {
+        TokenKind::Opaque => "opaque",
+        TokenKind::Run => "run",
+        TokenKind::Certificate => "certificate",
+    }
+}
+
 pub(super) fn connection(row: &SqliteRow) -> Read<ConnectionRecord> {
     Ok(ConnectionRecord {
         id: parsed(row, "id", ConnectionId::parse)?,
@@ -68,6 +76,7 @@ pub(super) fn connection(row: &SqliteRow) -> Read<ConnectionRecord> {
         disabled: row.try_get("disabled")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
+        orphaned_at: row.try_get("orphaned_at")?,
     })
 }
 
@@ -85,6 +94,19 @@ pub(super) fn token(row: &SqliteRow) -> Read<TokenRecord> {
         connections: parsed(row, "connections", |json| serde_json::from_str(json))?,
         methods: parsed(row, "methods", |json| serde_json::from_str(json))?,
         paths: parsed(row, "paths", |json| serde_json::from_str(json))?,
+        hosts: parsed(row, "hosts", |json| serde_json::from_str(json))?,
+        scopes: parsed(row, "scopes", |json| serde_json::from_str(json))?,
+        kind: match row.try_get("kind")? {
+            "opaque" => TokenKind::Opaque,
+            "run" => TokenKind::Run,
+            "certificate" => TokenKind::Certificate,
+            _ => return Err(damaged("kind", "it is neither opaque, run nor certificate")),
+        },
+        parent: row
+            .try_get::<Option<&str>, _>("parent")?
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| damaged("parent", error))?,
         created_at: row.try_get("created_at")?,
         lifetime: row.try_get("lifetime")?,
         expires_at: row.try_get("expires_at")?,

@@ -17,8 +17,8 @@ impl SqliteStore {
         let list = |json: Result<String, serde_json::Error>| json.expect("lists of texts have a JSON form");
         let inserted = query(
             "INSERT INTO tokens (id, tenant, namespace, agent, run, digest, previous_digest, previous_valid_until, \
-             connections, methods, paths, created_at, lifetime, expires_at, revoked_at, generation) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             connections, methods, paths, hosts, scopes, kind, parent, created_at, lifetime, expires_at, revoked_at, \
+             generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(record.id.as_str())
         .bind(record.scope.tenant.as_str())
@@ -31,6 +31,10 @@ impl SqliteStore {
         .bind(list(serde_json::to_string(&record.connections)))
         .bind(list(serde_json::to_string(&record.methods)))
         .bind(list(serde_json::to_string(&record.paths)))
+        .bind(list(serde_json::to_string(&record.hosts)))
+        .bind(list(serde_json::to_string(&record.scopes)))
+        .bind(rows::kind_text(record.kind))
+        .bind(record.parent.as_ref().map(TokenId::as_str))
         .bind(record.created_at)
         .bind(record.lifetime)
         .bind(record.expires_at)

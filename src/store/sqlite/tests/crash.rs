@@ -10,7 +10,7 @@ const PATH: &str = "NEXUS_TEST_CRASH_STORE";
 #[tokio::test]
 async fn child_that_writes_until_it_is_killed() {
     let Some(path) = std::env::var_os(PATH) else { return };
-    let store = SqliteStore::open(Path::new(&path)).await.unwrap();
+    let store = open(Path::new(&path)).await.unwrap();
     let mut record = connection(&format!("c{}", std::process::id()));
     store.insert_connection(&record, false).await.unwrap();
     let say = |line: String| std::io::stdout().write_all(line.as_bytes()).unwrap();
@@ -75,7 +75,7 @@ async fn no_acknowledged_write_is_lost_by_kill_9() {
         if acknowledged == 0 && !path.exists() {
             continue;
         }
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = open(&path).await.unwrap();
         let changes = store.changes_since(0).await.unwrap();
         let found: std::collections::HashSet<_> = changes.tokens.iter().map(|t| t.id.as_str()).collect();
         assert!(tokens.iter().all(|id| found.contains(id.as_str())), "round {round}: a token is lost");

@@ -10,7 +10,7 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 async fn refused(path: &Path) -> String {
-    let error = SqliteStore::open(path).await.unwrap_err();
+    let error = open(path).await.unwrap_err();
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     assert!(matches!(error, StoreError::Unusable { .. } | StoreError::Newer { .. }), "{error:?}");
     error.to_string()
@@ -71,7 +71,7 @@ async fn a_store_is_opened_again_as_it_was() {
     let (id, record) = (store.install_id().to_owned(), connection("work"));
     store.insert_connection(&record, false).await.unwrap();
     store.close().await;
-    let again = SqliteStore::open(&path).await.unwrap();
+    let again = open(&path).await.unwrap();
     assert_eq!(again.install_id(), id);
     assert_eq!(again.path(), path);
     assert_eq!(again.find_connection(&Scope::default(), "work").await.unwrap(), record);
@@ -86,7 +86,7 @@ async fn all_who_make_it_at_once_get_one_store() {
     let opening: Vec<_> = (0..6)
         .map(|_| {
             let path = path.clone();
-            tokio::spawn(async move { SqliteStore::open(&path).await.unwrap() })
+            tokio::spawn(async move { open(&path).await.unwrap() })
         })
         .collect();
     let mut stores = Vec::new();
@@ -138,12 +138,12 @@ async fn a_store_cut_at_any_length_is_refused_and_left() {
     let lengths = (0..bytes.len()).filter(|n| *n < 130 || n % 509 == 0 || n % 4096 < 2 || bytes.len() - n < 3);
     for length in lengths {
         std::fs::write(&path, &bytes[..length]).unwrap();
-        let opened = SqliteStore::open(&path).await;
+        let opened = open(&path).await;
         assert!(matches!(opened, Err(StoreError::Unusable { .. })), "{length} bytes: {opened:?}");
         assert_eq!(std::fs::read(&path).unwrap(), bytes[..length], "{length} bytes");
     }
     std::fs::write(&path, &bytes).unwrap();
-    SqliteStore::open(&path).await.unwrap();
+    open(&path).await.unwrap();
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ async fn of_many_who_ask_one_gets_the_lease() {
     let (directory, store) = store().await;
     let record = connection("work");
     store.insert_connection(&record, false).await.unwrap();
-    let other = SqliteStore::open(&directory.path().join("nexus.db")).await.unwrap();
+    let other = open(&directory.path().join("nexus.db")).await.unwrap();
     let stores = [std::sync::Arc::new(store), std::sync::Arc::new(other)];
     let askers: Vec<_> = (0..16)
         .map(|n| {

@@ -6,16 +6,22 @@ mod leases;
 mod records;
 
 use super::*;
-use crate::secret::Sealed;
+use crate::secret::{RootKey, Sealed};
+use crate::store::{TokenKind, TokenScope};
 use std::path::Path;
 use tempfile::TempDir;
 
 const NOW: UnixSeconds = 1_700_000_000;
 
+/// The store of a file, by the root key of all these tests.
+async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(path, &RootKey::from_bytes(&[1; 32])).await
+}
+
 /// A store in a directory of its own.
 async fn store() -> (TempDir, SqliteStore) {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&directory.path().join("nexus.db")).await.unwrap();
+    let store = open(&directory.path().join("nexus.db")).await.unwrap();
     (directory, store)
 }
 
@@ -40,6 +46,7 @@ fn connection(name: &str) -> ConnectionRecord {
         disabled: false,
         created_at: NOW,
         updated_at: NOW,
+        orphaned_at: None,
     }
 }
 
@@ -54,6 +61,10 @@ fn token(agent: &str) -> TokenRecord {
         connections: vec![ConnectionId::generate(), ConnectionId::generate()],
         methods: vec!["GET".to_owned()],
         paths: vec!["/repos/**".to_owned()],
+        hosts: Vec::new(),
+        scopes: vec![TokenScope::Use],
+        kind: TokenKind::Opaque,
+        parent: None,
         created_at: NOW,
         lifetime: Some(86_400),
         expires_at: Some(NOW + 86_400),

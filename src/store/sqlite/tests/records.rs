@@ -119,7 +119,7 @@ async fn state_is_set_for_the_version_it_is_about() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_updates_to_one_version_one_wins() {
     let (directory, store) = store().await;
-    let other = SqliteStore::open(&directory.path().join("nexus.db")).await.unwrap();
+    let other = open(&directory.path().join("nexus.db")).await.unwrap();
     let record = connection("work");
     store.insert_connection(&record, false).await.unwrap();
     let stores = [Arc::new(store), Arc::new(other)];
@@ -300,7 +300,7 @@ async fn a_damaged_row_counts_as_deleted_and_the_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_another_process_is_noticed() {
     let (directory, store) = store().await;
-    let cli = SqliteStore::open(&directory.path().join("nexus.db")).await.unwrap();
+    let cli = open(&directory.path().join("nexus.db")).await.unwrap();
     for round in 0..3 {
         let generation = store.changes_since(0).await.unwrap().generation;
         cli.insert_connection(&connection(&format!("c{round}")), false).await.unwrap();
@@ -319,7 +319,7 @@ async fn a_commit_of_another_process_is_noticed() {
 #[tokio::test]
 async fn without_a_commit_nothing_is_noticed_and_a_wait_may_be_dropped() {
     let (directory, store) = store().await;
-    let cli = SqliteStore::open(&directory.path().join("nexus.db")).await.unwrap();
+    let cli = open(&directory.path().join("nexus.db")).await.unwrap();
     let quiet = tokio::time::timeout(std::time::Duration::from_millis(600), store.changed()).await;
     assert!(quiet.is_err(), "nothing was written");
     cli.insert_token(&token("a")).await.unwrap();
@@ -337,7 +337,7 @@ async fn without_a_commit_nothing_is_noticed_and_a_wait_may_be_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn server_and_cli_write_to_one_file() {
     let (directory, server) = store().await;
-    let cli = SqliteStore::open(&directory.path().join("nexus.db")).await.unwrap();
+    let cli = open(&directory.path().join("nexus.db")).await.unwrap();
     assert_eq!(server.install_id(), cli.install_id());
     assert_eq!(server.install_id().len(), 32);
     let stores = [Arc::new(server), Arc::new(cli)];
