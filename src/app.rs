@@ -2,9 +2,7 @@
 
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
-use crate::config::{
-    Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeySource, Sources, read_root_key, watch_files,
-};
+use crate::config::{Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_root_key, watch_files};
 use crate::credential::Credentials;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
@@ -27,6 +25,15 @@ use tokio_util::task::TaskTracker;
 
 /// How often idle upstream connections are looked at, and last-used times are written.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How often what is of no use any more is looked for.
+const PURGE: Duration = Duration::from_secs(3_600);
+
+/// How long orphaned connections and dead tokens are kept.
+pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long dead tokens are kept that were made for a run or by another token.
+const KEPT_BRIEFLY: Duration = Duration::from_secs(86_400);
 
 /// How long a shutdown waits for refreshes that are under way.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -287,6 +294,7 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     ));
     let plane = Arc::new(Plane {
         loader: Arc::clone(&loader),
+        store: Arc::clone(&store) as Arc<dyn Store>,
         credentials,
         spool: Arc::clone(&spool),
         metrics: Arc::clone(&metrics),
@@ -319,7 +327,7 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         let plane = Arc::clone(&plane);
         move || {
             let plane = Arc::clone(&plane);
-            async move { reload_store(&plane).await.map_err(|error| error.to_string()) }
+            async move { plane.reload_store().await.map_err(|error| error.to_string()) }
         }
     };
     background.spawn(control.serve(reload, status));
@@ -327,6 +335,7 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
     background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store)));
+    background.spawn(purge_often(Arc::clone(&plane), Arc::clone(&store)));
     Ok(Running { listen, admin: admin_address, plane, store, shutdown, background, grace: config.shutdown_grace })
 }
 
@@ -355,20 +364,11 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
     })
 }
 
-/// Applies the store's changes; gives its generation.
-async fn reload_store(plane: &Plane) -> Result<i64, ConfigError> {
-    let Reloaded { generation, deleted } = plane.loader.reload_store().await?;
-    for connection in &deleted {
-        plane.credentials.forget(connection);
-    }
-    Ok(generation)
-}
-
 /// Applies what other processes (and this one) commit to the store.
 async fn follow_store(store: Arc<SqliteStore>, plane: Arc<Plane>) {
     loop {
         store.changed().await;
-        if let Err(error) = reload_store(&plane).await {
+        if let Err(error) = plane.reload_store().await {
             tracing::error!("the store's changes could not be applied: {error}");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -402,6 +402,43 @@ async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>) {
         plane.pool.sweep();
         write_usage(&plane, &store).await;
     }
+}
+
+/// Removes for good what is of no use any more. Other servers of the home do the same, each on its own.
+async fn purge_often(plane: Arc<Plane>, store: Arc<SqliteStore>) {
+    let mut interval = tokio::time::interval(PURGE);
+    loop {
+        interval.tick().await;
+        match purge(&*store, &plane.clock).await {
+            Ok(Purged { connections: 0, tokens: 0 }) => {}
+            Ok(Purged { connections, tokens }) => {
+                tracing::info!("purged {connections} orphaned connections and {tokens} dead tokens");
+            }
+            Err(error) => tracing::warn!("orphaned connections and dead tokens could not be purged: {error}"),
+        }
+    }
+}
+
+/// What [`purge`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purged {
+    /// Orphaned connections.
+    pub connections: u64,
+    /// Dead tokens.
+    pub tokens: u64,
+}
+
+/// Removes connections that were orphaned, and tokens that were dead, for [`KEPT`]; tokens of runs and those made by
+/// others after a day.
+///
+/// # Errors
+/// When the store fails; what was removed until then stays so.
+pub async fn purge(store: &dyn Store, clock: &Clock) -> Result<Purged, StoreError> {
+    let before = |kept: Duration| clock.now().saturating_sub_unsigned(kept.as_secs());
+    Ok(Purged {
+        connections: store.purge_orphans(None, before(KEPT)).await?,
+        tokens: store.purge_tokens(before(KEPT), before(KEPT_BRIEFLY)).await?,
+    })
 }
 
 async fn write_usage(plane: &Plane, store: &SqliteStore) {
@@ -457,6 +494,24 @@ mod tests {
         std::fs::remove_file(home.path.join("root.key")).unwrap();
         assert!(matches!(init(&home, &config).await, Err(AppError::KeyMissing { .. })));
         assert!(!home.path.join("root.key").exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_of_no_use_is_purged_after_thirty_days() {
+        let (_directory, home) = home();
+        let config = Config::default();
+        init(&home, &config).await.unwrap();
+        let install = open(&home, config).await.unwrap();
+        let clock = Clock::fixed(1_700_000_000);
+        seal_something(&install, clock.now()).await;
+        install.store.delete_namespace(&Default::default(), clock.now()).await.unwrap();
+        let nothing = Purged { connections: 0, tokens: 0 };
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
+        clock.advance(30 * 86_400 - 1);
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
+        clock.advance(1);
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), Purged { connections: 1, tokens: 0 });
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
     }
 
     #[tokio::test]

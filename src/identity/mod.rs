@@ -94,10 +94,10 @@ impl Grant {
         self.chain().all(|grant| grant.may_mint)
     }
 
-    /// Whether requests may go to the host, by the whole chain.
+    /// Whether requests may go to the host, by this grant alone.
     #[must_use]
-    pub fn allows_host(&self, host: &Host) -> bool {
-        self.chain().all(|grant| grant.hosts.is_empty() || grant.hosts.iter().any(|pattern| pattern.matches(host)))
+    pub fn allows_host_itself(&self, host: &Host) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.matches(host))
     }
 
     /// Whether any grant of the chain restricts methods.

@@ -4,10 +4,10 @@ use super::body::RequestBody;
 use super::hygiene::Pseudonym;
 use super::replay::ReplayBudget;
 use crate::audit::Spool;
-use crate::config::Loader;
+use crate::config::{ConfigError, Loader, Reloaded};
 use crate::credential::Credentials;
 use crate::net::Pool;
-use crate::store::Usage;
+use crate::store::{Store, Usage};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, ConnectionId, TokenId, UnixSeconds};
 use dashmap::DashMap;
@@ -20,6 +20,8 @@ use tokio_util::task::TaskTracker;
 pub struct Plane {
     /// Snapshots of config and store.
     pub loader: Arc<Loader>,
+    /// The store, for what requests write.
+    pub store: Arc<dyn Store>,
     /// Leases and refreshes.
     pub credentials: Arc<Credentials>,
     /// The audit record.
@@ -42,6 +44,20 @@ pub struct Plane {
     pub draining: CancellationToken,
     /// Cancelled when the grace time is over: what is still open is cut.
     pub ending: CancellationToken,
+}
+
+impl Plane {
+    /// Applies the store's changes; gives its generation.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; what was in force stays.
+    pub async fn reload_store(&self) -> Result<i64, ConfigError> {
+        let Reloaded { generation, deleted } = self.loader.reload_store().await?;
+        for connection in &deleted {
+            self.credentials.forget(connection);
+        }
+        Ok(generation)
+    }
 }
 
 /// Last-used times since they were last written to the store.

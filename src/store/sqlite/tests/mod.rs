@@ -4,6 +4,7 @@ mod crash;
 mod file;
 mod leases;
 mod records;
+mod tenants;
 
 use super::*;
 use crate::secret::{RootKey, Sealed};
@@ -89,6 +90,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> &'static str {
         StoreError::Exists { .. } => "exists",
         StoreError::NotFound { .. } => "not found",
         StoreError::Conflict { .. } => "conflict",
+        StoreError::Full { .. } => "full",
         StoreError::Unusable { .. } => "unusable",
         StoreError::Newer { .. } => "newer",
         StoreError::Database(error) => panic!("{error}"),
