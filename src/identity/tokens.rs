@@ -106,6 +106,14 @@ impl TokenTable {
         std::iter::successors(self.by_id.get(id), above).take(MAX_GENERATIONS + 1).map(|entry| &entry.principal)
     }
 
+    /// The agent whose token stands at the beginning of a caller's chain: what is counted by agent is counted on it, or
+    /// names that are made up would have limits of their own.
+    #[must_use]
+    pub fn first_agent(&self, principal: &Principal) -> AgentName {
+        let first = principal.token_id.as_ref().and_then(|id| self.lineage(id).last());
+        first.unwrap_or(principal).agent.clone()
+    }
+
     /// What a token may give to one that it makes; none when it is not alive.
     #[must_use]
     pub fn standing(&self, id: &TokenId, now: UnixSeconds) -> Option<Standing> {

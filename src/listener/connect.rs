@@ -46,7 +46,8 @@ pub(super) async fn connect(
             response
         }
         Ok((opening, principal)) => {
-            let Some(slot) = front.tunnels.open(&principal, snapshot.config.limits.tunnels_per_agent) else {
+            let counted = (principal.scope.clone(), snapshot.directory.tokens.first_agent(&principal));
+            let Some(slot) = front.tunnels.open(counted, snapshot.config.limits.tunnels_per_agent) else {
                 if let Some(decision) = &entry.decision {
                     decision.stayed();
                 }

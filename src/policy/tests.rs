@@ -188,3 +188,64 @@ fn what_is_wider_is_refused_by_its_field() {
     assert_eq!((rights.paths, rights.hosts), (maker.paths.clone(), maker.hosts.clone()));
     assert_eq!(rights.scopes, [TokenScope::Use, TokenScope::Mint]);
 }
+
+/// Some of these, or all, as a record says it: empty.
+fn lists(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+    prop::sample::subsequence(of, 0..=2.min(of.len()))
+}
+
+const METHODS: &[&str] = &["GET", "HEAD", "POST"];
+const PATTERNS: &[&str] = &["/**", "/a/**", "/a/*", "/a/*/c", "/a/b*", "/a/b", "/**/c", "/*/*", "/b/**"];
+const HOSTS: &[&str] = &["api.test", "x.test", "*.test", "*.api.test"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn what_a_made_token_may_its_maker_may(
+        grants in prop::collection::vec((lists(METHODS), lists(PATTERNS), lists(HOSTS), any::<bool>()), 2..5),
+        connections in prop::sample::subsequence(vec!["con_a", "con_b"], 1..=2),
+        questions in prop::collection::vec(
+            (
+                prop::sample::select(vec!["con_a", "con_b"]),
+                prop::sample::select(vec!["GET", "HEAD", "POST", "PUT"]),
+                prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/a/bc", "/a/b/c", "/b/c", "/a%2fb", "/a;b/c"]),
+            ),
+            8,
+        ),
+    ) {
+        let parse_paths = |texts: &[&str]| texts.iter().map(|text| PathPattern::parse(text).unwrap()).collect::<Vec<_>>();
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let ids: Vec<_> = connections.iter().map(|id| ConnectionId::parse(id).unwrap()).collect();
+        let mut grants = grants.into_iter();
+        let (methods, paths, patterns, _) = grants.next().unwrap();
+        let mut maker = Grant { connections: ids.clone(), hosts: hosts(&patterns), may_mint: true, ..grant(&methods, &paths) };
+        for (methods, paths, patterns, absent) in grants {
+            let given = |list: &[&'static str]| !(absent && list.is_empty());
+            let wanted = Narrowing {
+                connections: ids.clone(),
+                methods: given(&methods).then(|| owned(&methods)),
+                paths: given(&paths).then(|| parse_paths(&paths)),
+                hosts: given(&patterns).then(|| hosts(&patterns)),
+                scopes: None,
+            };
+            let Ok(rights) = narrow(&maker, wanted) else { continue };
+            // Judged without the maker's grant around it: the rights that were given are fewer by themselves.
+            let child = Grant {
+                connections: rights.connections,
+                methods: rights.methods,
+                paths: rights.paths,
+                hosts: rights.hosts,
+                may_use: rights.scopes.contains(&TokenScope::Use),
+                may_mint: rights.scopes.contains(&TokenScope::Mint),
+                within: None,
+            };
+            for (connection, method, path) in &questions {
+                let may = |grant: &Grant| ask_by(grant.clone(), connection, method, path).is_ok();
+                prop_assert!(!may(&child) || may(&maker), "{connection} {method} {path} {child:?} {maker:?}");
+                let inside = Grant { within: Some(Arc::new(maker.clone())), ..child.clone() };
+                prop_assert_eq!(may(&inside), may(&child));
+            }
+            maker = child;
+        }
+    }
+}

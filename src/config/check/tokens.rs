@@ -2,7 +2,7 @@
 
 use super::{optional, positive};
 use crate::config::Config;
-use crate::config::file::{Document, Section};
+use crate::config::file::{Document, Place, Section};
 use crate::config::settings::TokenLimits;
 use crate::types::format_duration;
 use std::time::Duration;
@@ -11,8 +11,10 @@ use toml::de::DeTable;
 /// Reads `[tokens]`.
 pub(super) fn tokens(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
     let limits = &mut config.tokens;
-    let max = section.take(document, "max_expires");
-    if let Some(max) = optional(document, max) {
+    let value = section.take(document, "max_expires");
+    let place = value.as_ref().map(|value| value.place.clone());
+    if let Some(max) = optional(document, value) {
+        refuse_fractions(document, place, max);
         limits.max_expires = max;
     }
     let default = section.take(document, "default_expires");
@@ -22,6 +24,7 @@ pub(super) fn tokens(document: &mut Document<'_>, mut section: Section<'_>, conf
         // A lower maximum lowers what nobody has set.
         limits.default_expires = max.map_or(limits.default_expires, |max| max.min(limits.default_expires));
     } else if let Some(time) = positive(document, default) {
+        refuse_fractions(document, place.clone(), Some(time));
         limits.default_expires = time;
     }
     if let (Some(place), Some(max)) = (place, max)
@@ -30,12 +33,17 @@ pub(super) fn tokens(document: &mut Document<'_>, mut section: Section<'_>, conf
         let message = format!("must not be longer than max_expires, which is {}", format_duration(max));
         document.problem(&place, message);
     }
-    for (key, time) in [("default_expires", Some(limits.default_expires)), ("max_expires", limits.max_expires)] {
-        if time.is_some_and(|time| time < Duration::from_secs(1)) {
-            document.problem(&section.place, format!("{key} must be 1s or longer"));
-        }
-    }
     section.finish(document);
+}
+
+/// Tokens end at whole seconds; `0s` is told as what it is.
+fn refuse_fractions(document: &mut Document<'_>, place: Option<Place>, time: Option<Duration>) {
+    if let (Some(place), Some(time)) = (place, time)
+        && !time.is_zero()
+        && time < Duration::from_secs(1)
+    {
+        document.problem(&place, "must be 1s or longer".to_owned());
+    }
 }
 
 /// The section of a text that has problems elsewhere. One that has problems itself allows no more than the default, since

@@ -250,6 +250,9 @@ fn chains_end_after_some_generations_and_rings_are_dead() {
         let standing = |n: usize| table.standing(&record(&name(n)).id, NOW).map(|standing| standing.generation);
         assert_eq!([0, 1, 5, 6].map(standing), [Some(0), Some(1), Some(5), None]);
         assert_eq!(table.lineage(&record("c").id).count(), 3);
+        let last = table.authenticate(&digest("f"), NOW).unwrap();
+        let renamed = crate::identity::Principal { agent: AgentName::parse("bot/made-up").unwrap(), ..last };
+        assert_eq!(table.first_agent(&renamed).as_str(), "bot");
     }
     let ring = table(&[child("a", "c"), child("b", "a"), child("c", "b"), child("d", "d")]);
     for value in ["a", "b", "c", "d"] {
