@@ -514,6 +514,28 @@ mod tests {
         assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_purges_when_it_starts() {
+        let (_directory, home) = home();
+        let config = Config::default();
+        init(&home, &config).await.unwrap();
+        let install = open(&home, config).await.unwrap();
+        seal_something(&install, 1_000).await;
+        install.store.delete_namespace(&Default::default(), 1_000).await.unwrap();
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let options = ServeOptions { home, config_file: None, listen: Some(vec![any_port]), admin: Some(any_port) };
+        let generation = install.store.changes_since(0).await.unwrap().generation;
+        let server = serve(options).await.unwrap();
+        let purged = async {
+            while install.store.changes_since(0).await.unwrap().generation == generation {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), purged).await.unwrap();
+        server.stop().await;
+        assert_eq!(install.store.purge_orphans(None, i64::MAX).await.unwrap(), 0, "the server has done it");
+    }
+
     #[tokio::test]
     async fn another_root_key_does_not_open_the_store() {
         let (_directory, home) = home();

@@ -290,22 +290,22 @@ def test_b14_a_child_may_only_what_its_parent_may(agent):
     seed = random.randrange(2**32)
     chance = random.Random(seed)
 
-    def some(of, least=0):
-        return chance.sample(of, chance.randint(least, 2))
+    def some(of):
+        return chance.sample(of, chance.randint(1, 2))
 
     def asked():
         wanted = {}
         for field, of in (("methods", METHODS), ("paths", PATHS), ("hosts", HOSTS), ("scopes", ["use", "mint"])):
-            if chance.random() < 0.4:
-                wanted[field] = some(of, 1)
-        return wanted | ({"expires_in": chance.choice([1, 60, 3600])} if chance.random() < 0.3 else {})
+            if chance.random() < 0.25:
+                wanted[field] = some(of)
+        return wanted | ({"expires_in": chance.choice([60, 600, 3600])} if chance.random() < 0.3 else {})
 
     made, allowed = 0, 0
     for _ in range(40):
         flags = []
         for flag, of in (("--methods", METHODS), ("--paths", PATHS), ("--hosts", HOSTS)):
-            if chosen := some(of):
-                flags += [flag, ",".join(chosen)]
+            if chance.random() < 0.5:
+                flags += [flag, ",".join(some(of))]
         use = chance.choice(["good", "plain", "good,plain"])
         chain = [agent(use, "--scopes", "use,mint", "--expires", chance.choice(["30m", "2h"]), *flags)]
         for _ in range(6):
@@ -325,8 +325,8 @@ def test_b14_a_child_may_only_what_its_parent_may(agent):
             may = []
             for one in reversed(chain):
                 answer = one.base_url(method, path, connection, "Content-Length: 0")
-                # The shortest lived may have ended between two requests, which is less and never more.
-                assert answer.status in (200, 401, 403, 404), (seed, answer)
+                
+                assert answer.status in (200, 403, 404), (seed, answer)
                 may.append(answer.status == 200)
             assert may == sorted(may), (seed, connection, method, path, may)
             allowed += may[0] and len(may) > 1
@@ -389,6 +389,8 @@ def test_another_tenants_records_look_like_none(nexus, agent, good, secret):
         ["token", "create", "--name", "a", "--use", "NAME"], ["run", "--use", "NAME", "--", "true"],
         ["env", "--use", "NAME"],
     ):
+        # The first time some of them make files, and say so.
+        command(*line, name="nobody")
         nobody = command(*line, name="nobody")
         assert nobody[0] == 3, nobody
         for name in ("theirs", theirs):
@@ -528,3 +530,44 @@ def test_a_limit_of_time_holds_for_all_tokens(nexus, agent):
         assert never.mint(expires_in="30m").status == 201
     finally:
         nexus.write_config(before)
+
+
+def test_a_store_that_cannot_be_written_makes_nothing(nexus, agent):
+    import sqlite3
+
+    boss = agent("good", "--scopes", "use,mint")
+    count = len(nexus.json("token", "list"))
+    held = sqlite3.connect(nexus.path / "nexus.db", isolation_level=None)
+    try:
+        held.execute("BEGIN IMMEDIATE")
+        refused = boss.mint()
+        assert told(refused) == (503, "store_unavailable")
+        # Requests go on with what is in memory.
+        assert boss.base_url().status == 200
+        [start, end] = nexus.audit_of(refused.request_id)
+        assert (start["event"], end["event"], end["reason"]) == ("start", "aborted", "store_unavailable")
+    finally:
+        held.execute("ROLLBACK")
+        held.close()
+    assert len(nexus.json("token", "list")) == count
+    assert boss.mint().status == 201
+
+
+def test_a_token_makes_so_many_that_work(nexus, agent):
+    boss = agent("good", "--scopes", "use,mint", name="busy")
+    other = agent("good", "--scopes", "use,mint", name="calm")
+    text = json.dumps({"use": ["good"], "expires_in": "1h"})
+    made, revoked = 0, None
+    with Wire(boss.port) as wire:
+        def ask():
+            wire.send(f"POST /v1/tokens HTTP/1.1\r\nHost: x\r\nX-Nexus-Token: {boss.token}\r\n"
+                      f"Content-Length: {len(text)}\r\n\r\n{text}")
+            return wire.answer()
+
+        while (answer := ask()).status == 201:
+            made, revoked = made + 1, json.loads(answer.body)["token_id"]
+        assert told(answer) == (429, "rate_limited") and made == 1000
+        assert other.mint().status == 201
+        nexus.nexus("token", "revoke", revoked)
+        assert ask().status == 201 and ask().status == 429
+    assert "with it 1000 tokens" in nexus.nexus("token", "revoke", boss.id).stderr
