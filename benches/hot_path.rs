@@ -110,6 +110,17 @@ fn look_up_token(c: &mut Criterion) {
     group.finish();
 }
 
+fn change_token(c: &mut Criterion) {
+    let mut group = c.benchmark_group("change a token of so many");
+    for count in [1, 100_000] {
+        let (table, _) = tokens(count, &[ConnectionId::generate()]);
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| table.updated(&[token(count, TokenDigest(random_bytes()), &[])], &[]));
+        });
+    }
+    group.finish();
+}
+
 fn scan_head(c: &mut Criterion) {
     let mut head = b"GET /v1/repos/owner/name/issues?state=open HTTP/1.1\r\nHost: api-0.bench.test\r\n".to_vec();
     for number in 0..12 {
@@ -157,5 +168,5 @@ fn route_and_decide(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, open_credential, look_up_token, scan_head, route_and_decide);
+criterion_group!(benches, open_credential, look_up_token, change_token, scan_head, route_and_decide);
 criterion_main!(benches);

@@ -1,23 +1,25 @@
 //! The composition root: builds all of it, owns reload and graceful shutdown.
 
+mod changes;
 mod integrity;
 mod keys;
 
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
 use crate::config::{
-    Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeySource, Sources, read_next_root_key, read_root_key,
-    watch_files,
+    Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_next_root_key, read_root_key, watch_files,
 };
 use crate::credential::Credentials;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
 use crate::proxy::Plane;
 use crate::proxy::hygiene::Pseudonym;
+use crate::proxy::plane::Applies;
 use crate::secret::{KeyError, Keyring, RootKey};
 use crate::store::{SqliteStore, Store, StoreError, StoreFile};
 use crate::telemetry::Metrics;
 use crate::types::Clock;
+use changes::StoreChanges;
 use integrity::Counter;
 use keys::Keys;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -33,6 +35,15 @@ use tokio_util::task::TaskTracker;
 
 /// How often idle upstream connections are looked at, and last-used times are written.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How often what is of no use any more is looked for.
+const PURGE: Duration = Duration::from_secs(3_600);
+
+/// How long orphaned connections and dead tokens are kept.
+pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long dead tokens are kept that were made for a run or by another token.
+const KEPT_BRIEFLY: Duration = Duration::from_secs(86_400);
 
 /// How long a shutdown waits for refreshes that are under way.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -321,8 +332,11 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         Arc::clone(&metrics),
         clock.clone(),
     ));
+    let (applies, asked) = Applies::channel();
     let plane = Arc::new(Plane {
+        applies,
         loader: Arc::clone(&loader),
+        store: Arc::clone(&store) as Arc<dyn Store>,
         credentials,
         spool: Arc::clone(&spool),
         metrics: Arc::clone(&metrics),
@@ -355,22 +369,21 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
     });
+    let changes = Arc::new(StoreChanges { plane: Arc::clone(&plane), keys });
     let reload = {
-        let (plane, keys) = (Arc::clone(&plane), Arc::clone(&keys));
+        let changes = Arc::clone(&changes);
         move || {
-            let (plane, keys) = (Arc::clone(&plane), Arc::clone(&keys));
-            async move {
-                // A rotation tells its key this way, and waits for the answer.
-                keys.refresh().await.map_err(|error| error.to_string())?;
-                reload_store(&plane, &keys).await.map_err(|error| error.to_string())
-            }
+            let changes = Arc::clone(&changes);
+            async move { changes.apply_with_keys().await }
         }
     };
     background.spawn(control.serve(reload, status));
-    background.spawn(follow_store(Arc::clone(&store), Arc::clone(&plane), keys));
+    background.spawn(Arc::clone(&changes).follow(Arc::clone(&store)));
+    background.spawn(changes.serve(asked));
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
     background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store), Arc::clone(&counter)));
+    background.spawn(purge_often(Arc::clone(&plane), Arc::clone(&store)));
     let grace = config.shutdown_grace;
     Ok(Running { listen, admin: admin_address, plane, store, counter, shutdown, background, grace })
 }
@@ -398,41 +411,6 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
         }
         reasons
     })
-}
-
-/// Applies the store's changes; gives its generation.
-async fn reload_store(plane: &Plane, keys: &Keys) -> Result<i64, ConfigError> {
-    let reloaded = match plane.loader.reload_store().await {
-        Err(error @ ConfigError::Store(StoreError::KeyUnknown { .. })) => {
-            // The root key was rotated, and this server was not told.
-            if let Err(unread) = keys.refresh_anew().await {
-                tracing::error!("the root key cannot be read: {unread}");
-                return Err(error);
-            }
-            plane.loader.reload_store().await?
-        }
-        reloaded => reloaded?,
-    };
-    let Reloaded { generation, deleted, failed, went_back_from } = reloaded;
-    integrity::report(plane, &failed);
-    if let Some(from) = went_back_from {
-        integrity::went_back(plane, from, generation);
-    }
-    for connection in &deleted {
-        plane.credentials.forget(connection);
-    }
-    Ok(generation)
-}
-
-/// Applies what other processes (and this one) commit to the store.
-async fn follow_store(store: Arc<SqliteStore>, plane: Arc<Plane>, keys: Arc<Keys>) {
-    loop {
-        store.changed().await;
-        if let Err(error) = reload_store(&plane, &keys).await {
-            tracing::error!("the store's changes could not be applied: {error}");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    }
 }
 
 /// Applies changes of the config file and provider files.
@@ -463,6 +441,43 @@ async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>, counter: Arc<Counter>
         write_usage(&plane, &store).await;
         counter.remember(plane.loader.snapshot().generation);
     }
+}
+
+/// Removes for good what is of no use any more. Other servers of the home do the same, each on its own.
+async fn purge_often(plane: Arc<Plane>, store: Arc<SqliteStore>) {
+    let mut interval = tokio::time::interval(PURGE);
+    loop {
+        interval.tick().await;
+        match purge(&*store, &plane.clock).await {
+            Ok(Purged { connections: 0, tokens: 0 }) => {}
+            Ok(Purged { connections, tokens }) => {
+                tracing::info!("purged {connections} orphaned connections and {tokens} dead tokens");
+            }
+            Err(error) => tracing::warn!("orphaned connections and dead tokens could not be purged: {error}"),
+        }
+    }
+}
+
+/// What [`purge`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purged {
+    /// Orphaned connections.
+    pub connections: u64,
+    /// Dead tokens.
+    pub tokens: u64,
+}
+
+/// Removes connections that were orphaned, and tokens that were dead, for [`KEPT`]; tokens of runs and those made by
+/// others after a day.
+///
+/// # Errors
+/// When the store fails; what was removed until then stays so.
+pub async fn purge(store: &dyn Store, clock: &Clock) -> Result<Purged, StoreError> {
+    let before = |kept: Duration| clock.now().saturating_sub_unsigned(kept.as_secs());
+    Ok(Purged {
+        connections: store.purge_orphans(None, before(KEPT)).await?,
+        tokens: store.purge_tokens(before(KEPT), before(KEPT_BRIEFLY)).await?,
+    })
 }
 
 async fn write_usage(plane: &Plane, store: &SqliteStore) {
@@ -519,6 +534,46 @@ mod tests {
         std::fs::remove_file(home.path.join("root.key")).unwrap();
         assert!(matches!(init(&home, &config).await, Err(AppError::KeyMissing { .. })));
         assert!(!home.path.join("root.key").exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_of_no_use_is_purged_after_thirty_days() {
+        let (_directory, home) = home();
+        let config = Config::default();
+        init(&home, &config).await.unwrap();
+        let install = open(&home, config).await.unwrap();
+        let clock = Clock::fixed(1_700_000_000);
+        seal_something(&install, clock.now()).await;
+        install.store.delete_namespace(&Default::default(), clock.now()).await.unwrap();
+        let nothing = Purged { connections: 0, tokens: 0 };
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
+        clock.advance(30 * 86_400 - 1);
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
+        clock.advance(1);
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), Purged { connections: 1, tokens: 0 });
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_purges_when_it_starts() {
+        let (_directory, home) = home();
+        let config = Config::default();
+        init(&home, &config).await.unwrap();
+        let install = open(&home, config).await.unwrap();
+        seal_something(&install, 1_000).await;
+        install.store.delete_namespace(&Default::default(), 1_000).await.unwrap();
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let options = ServeOptions { home, config_file: None, listen: Some(vec![any_port]), admin: Some(any_port) };
+        let generation = install.store.changes_since(&crate::store::Seen::default()).await.unwrap().generation;
+        let server = serve(options).await.unwrap();
+        let purged = async {
+            while install.store.changes_since(&crate::store::Seen::default()).await.unwrap().generation == generation {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), purged).await.unwrap();
+        server.stop().await;
+        assert_eq!(install.store.purge_orphans(None, i64::MAX).await.unwrap(), 0, "the server has done it");
     }
 
     #[tokio::test]

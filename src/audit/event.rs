@@ -35,6 +35,8 @@ pub enum Way {
     BaseUrl,
     /// `POST /v1/call`.
     Call,
+    /// `POST /v1/tokens`.
+    Mint,
     /// A blind tunnel.
     Tunnel,
     /// The CONNECT request itself (refused ones).
@@ -108,6 +110,9 @@ pub struct Event {
     /// The version of the credential that was used last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_version: Option<u64>,
+    /// The public id of the token that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minted_token_id: Option<String>,
     /// The dialled address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -166,6 +171,7 @@ impl Event {
             connection: None,
             connection_id: None,
             credential_version: None,
+            minted_token_id: None,
             address: None,
             reason: None,
             status: None,

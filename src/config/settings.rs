@@ -64,6 +64,15 @@ pub struct Limits {
     pub call_body: usize,
 }
 
+/// `[tokens]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenLimits {
+    /// How long a token works when nothing is said.
+    pub default_expires: Duration,
+    /// How long any may work. `None` means no limit.
+    pub max_expires: Option<Duration>,
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -89,6 +98,8 @@ pub struct Config {
     pub limits: Limits,
     /// Audit settings.
     pub audit: AuditSettings,
+    /// How long tokens may work.
+    pub tokens: TokenLimits,
     /// Warnings about dangerous but allowed settings, for the log.
     pub warnings: Vec<String>,
 }
@@ -109,6 +120,7 @@ impl Default for Config {
             ca_files: Vec::new(),
             limits: Limits::default(),
             audit: AuditSettings::default(),
+            tokens: TokenLimits::default(),
             warnings: Vec::new(),
         }
     }
@@ -134,6 +146,12 @@ impl Config {
 impl Default for Egress {
     fn default() -> Self {
         Self { unmatched: Unmatched::Deny, allow_hosts: Vec::new(), connect_ports: vec![443], allow_cidrs: Vec::new() }
+    }
+}
+
+impl Default for TokenLimits {
+    fn default() -> Self {
+        Self { default_expires: Duration::from_secs(90 * 86_400), max_expires: None }
     }
 }
 

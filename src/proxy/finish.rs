@@ -8,7 +8,7 @@ use crate::audit::{AuditError, Event, Kind, Way};
 use crate::connection::Connection;
 use crate::identity::Principal;
 use crate::telemetry::Decision;
-use crate::types::{CanonicalPath, RequestId, Scheme, Target};
+use crate::types::{CanonicalPath, RequestId, Scheme, Target, TokenId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -124,6 +124,11 @@ impl Record {
         self.event.credential_version = Some(version);
     }
 
+    /// Which token the request made.
+    pub fn minted(&mut self, token: &TokenId) {
+        self.event.minted_token_id = Some(token.to_string());
+    }
+
     /// The server name of a tunnel.
     pub fn sni(&mut self, sni: &str) {
         self.event.sni = Some(sni.to_owned());
@@ -217,6 +222,7 @@ impl Record {
         }
         let decision = match kind {
             Kind::Denied => Decision::Denied,
+            _ if self.way == Way::Mint => Decision::Answered,
             _ if event.connection.is_some() => Decision::Injected,
             _ => Decision::Tunnelled,
         };

@@ -10,13 +10,13 @@ mod sqlite;
 
 pub use manifest::RecordKind;
 pub use records::{
-    Accepted, AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, Failed, LeaseOutcome,
-    LeaseOwner, Reason, Record, Report, TokenKind, TokenRecord, TokenScope, Usage,
+    Accepted, AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, Emptied, Failed, LeaseOutcome,
+    LeaseOwner, NamespaceSummary, Reason, Record, Report, TenantSummary, TokenKind, TokenRecord, TokenScope, Usage,
 };
 pub use sqlite::{Cursor, Resealed, Seen, SqliteStore, StoreFile};
 
 use crate::secret::TokenDigest;
-use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
+use crate::types::{ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};
 
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,16 @@ pub enum StoreError {
         kind: &'static str,
         /// Its id.
         name: String,
+    },
+    /// It has as many of something as it may have.
+    #[error("{kind} {name} has made {limit} tokens that still work, and may not make more")]
+    Full {
+        /// `token`.
+        kind: &'static str,
+        /// Its id.
+        name: String,
+        /// How many.
+        limit: u32,
     },
     /// The file is not a store of this program, or damaged.
     #[error("{path} is not a usable store: {reason}")]
@@ -140,6 +150,10 @@ pub trait Store: Send + Sync + 'static {
     /// Adds a token.
     async fn insert_token(&self, record: &TokenRecord) -> Result<(), StoreError>;
 
+    /// Adds a token that another one made, its parent. [`StoreError::Full`] when the parent has `limit` of them that
+    /// still work at `now`.
+    async fn insert_child_token(&self, record: &TokenRecord, now: UnixSeconds, limit: u32) -> Result<(), StoreError>;
+
     /// All tokens of the scope, oldest first.
     async fn list_tokens(&self, scope: &Scope) -> Result<Vec<TokenRecord>, StoreError>;
 
@@ -185,4 +199,29 @@ pub trait Store: Send + Sync + 'static {
 
     /// Last-used times of connections and tokens of the scope, keyed by id.
     async fn usage(&self, scope: &Scope) -> Result<Vec<Usage>, StoreError>;
+
+    /// Makes a tenant by name. One that has records needs none of this. [`StoreError::Exists`] when it is there.
+    async fn create_tenant(&self, tenant: &TenantName, now: UnixSeconds) -> Result<(), StoreError>;
+
+    /// Every tenant that was made by name or has living records, by name.
+    async fn list_tenants(&self) -> Result<Vec<TenantSummary>, StoreError>;
+
+    /// Every namespace of the tenant that has living records, by name.
+    async fn list_namespaces(&self, tenant: &TenantName) -> Result<Vec<NamespaceSummary>, StoreError>;
+
+    /// Deletes a tenant in one step: its connections are orphans from `now` on, its tokens revoked, its app
+    /// registrations and disabled agents gone. [`StoreError::NotFound`] when it has nothing.
+    async fn delete_tenant(&self, tenant: &TenantName, now: UnixSeconds) -> Result<Emptied, StoreError>;
+
+    /// The same for one namespace. App registrations are the tenant's and stay.
+    async fn delete_namespace(&self, scope: &Scope, now: UnixSeconds) -> Result<Emptied, StoreError>;
+
+    /// Removes for good the connections that were orphaned at `until` or before: of one tenant, or of all. Gives how
+    /// many.
+    async fn purge_orphans(&self, tenant: Option<&TenantName>, until: UnixSeconds) -> Result<u64, StoreError>;
+
+    /// Removes tokens that have not worked for some time, by themselves or because one that made them does not: those
+    /// made for a run or by another token since `brief`, others since `long`. Never one whose children still work. Gives
+    /// how many.
+    async fn purge_tokens(&self, long: UnixSeconds, brief: UnixSeconds) -> Result<u64, StoreError>;
 }

@@ -2,7 +2,9 @@
 
 use super::{RecordKind, Seen};
 use crate::secret::{Sealed, TokenDigest};
-use crate::types::{AgentName, ConnectionId, ConnectionName, ProviderId, RunId, Scope, TokenId, UnixSeconds};
+use crate::types::{
+    AgentName, ConnectionId, ConnectionName, NamespaceName, ProviderId, RunId, Scope, TenantName, TokenId, UnixSeconds,
+};
 use std::collections::BTreeMap;
 
 /// Whether a connection's credential works.
@@ -91,6 +93,29 @@ pub enum TokenScope {
     Use,
     /// Making narrower tokens (`POST /v1/tokens`).
     Mint,
+}
+
+impl TokenScope {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Use => "use",
+            Self::Mint => "mint",
+        }
+    }
+}
+
+impl std::str::FromStr for TokenScope {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "use" => Ok(Self::Use),
+            "mint" => Ok(Self::Mint),
+            // Cut, because an agent may have written it.
+            other => Err(format!("{:?} is not a scope; write use or mint", other.chars().take(40).collect::<String>())),
+        }
+    }
 }
 
 /// An agent token, whatever it proves itself with: its digest and what it may do. Never its value.
@@ -315,4 +340,43 @@ pub struct Usage {
     pub last_used_at: UnixSeconds,
     /// From where (tokens only).
     pub address: Option<std::net::IpAddr>,
+}
+
+/// A tenant and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSummary {
+    /// Its name.
+    pub tenant: TenantName,
+    /// When it was made by name; none for one that exists by its records.
+    pub created_at: Option<UnixSeconds>,
+    /// In how many namespaces it has connections or tokens.
+    pub namespaces: u64,
+    /// How many connections it has.
+    pub connections: u64,
+    /// How many tokens that were not revoked.
+    pub tokens: u64,
+    /// How many app registrations.
+    pub apps: u64,
+}
+
+/// A namespace and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceSummary {
+    /// Its name.
+    pub namespace: NamespaceName,
+    /// How many connections it has.
+    pub connections: u64,
+    /// How many tokens that were not revoked.
+    pub tokens: u64,
+}
+
+/// What the deletion of a tenant or namespace reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Emptied {
+    /// Connections that are orphans now.
+    pub connections: u64,
+    /// Tokens that are revoked now.
+    pub tokens: u64,
+    /// App registrations that are gone.
+    pub apps: u64,
 }

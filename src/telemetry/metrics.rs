@@ -16,6 +16,8 @@ pub enum Decision {
     Tunnelled,
     /// Refused.
     Denied,
+    /// Answered by the proxy itself.
+    Answered,
 }
 
 /// How a refresh ended, for the `result` label.
@@ -39,7 +41,7 @@ const DURATION_BUCKETS: &[f64] =
 const OVERHEAD_BUCKETS: &[f64] =
     &[0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0];
 
-const DECISIONS: [&str; 3] = ["injected", "tunnelled", "denied"];
+const DECISIONS: [&str; 4] = ["injected", "tunnelled", "denied", "answered"];
 
 /// `none`: no answer reached the agent.
 const CODE_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];

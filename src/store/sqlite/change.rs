@@ -96,6 +96,24 @@ impl Change {
         Ok(())
     }
 
+    /// [`Change::touch`] for many: gives those that may be changed. The others fail their check, so they are of no use
+    /// already; they stay as they are and do not keep the rest from being changed.
+    pub(super) async fn touch_fitting(
+        &mut self,
+        kind: RecordKind,
+        ids: Vec<String>,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut fitting = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.touch(kind, &id).await {
+                Ok(()) => fitting.push(id),
+                Err(error @ StoreError::Integrity { .. }) => tracing::warn!("left as it is: {error}"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(fitting)
+    }
+
     /// Refuses an envelope of a root key that no longer seals: a rotation would leave it behind.
     pub(super) fn refuse_old_key(&self, sealed: Option<&Sealed>) -> Result<(), StoreError> {
         match sealed.and_then(Sealed::key_id) {

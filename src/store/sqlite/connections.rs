@@ -205,7 +205,10 @@ pub(super) async fn by_id(
     transaction: &mut SqliteConnection,
     id: &ConnectionId,
 ) -> Result<ConnectionRecord, StoreError> {
-    let row = query("SELECT * FROM connections WHERE id = ?").bind(id.as_str()).fetch_optional(transaction).await?;
+    let row = query("SELECT * FROM connections WHERE id = ? AND orphaned_at IS NULL")
+        .bind(id.as_str())
+        .fetch_optional(transaction)
+        .await?;
     Ok(rows::connection(&row.ok_or_else(|| not_found(id.as_str()))?)?)
 }
 

@@ -8,8 +8,10 @@ mod connections;
 mod leases;
 mod manifest;
 mod open;
+mod purge;
 mod reseal;
 mod rows;
+mod tenants;
 mod tokens;
 mod usage;
 mod verify;
@@ -20,11 +22,11 @@ mod tests;
 
 use super::manifest::ManifestKey;
 use super::{
-    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Reason,
-    RecordKind, Store, StoreError, TokenRecord, Usage,
+    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, Emptied, LeaseOutcome, LeaseOwner,
+    NamespaceSummary, Reason, RecordKind, Store, StoreError, TenantSummary, TokenRecord, Usage,
 };
 use crate::secret::{Keyring, TokenDigest};
-use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
+use crate::types::{ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};
 use manifest::{Columns, State, listed};
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqlitePool, SqliteRow};
@@ -160,6 +162,10 @@ impl Store for SqliteStore {
         self.add_token(record).await
     }
 
+    async fn insert_child_token(&self, record: &TokenRecord, now: UnixSeconds, limit: u32) -> Result<(), StoreError> {
+        self.add_child_token(record, now, limit).await
+    }
+
     async fn list_tokens(&self, scope: &Scope) -> Result<Vec<TokenRecord>, StoreError> {
         self.read_tokens(scope).await
     }
@@ -212,5 +218,33 @@ impl Store for SqliteStore {
 
     async fn usage(&self, scope: &Scope) -> Result<Vec<Usage>, StoreError> {
         self.read_usage(scope).await
+    }
+
+    async fn create_tenant(&self, tenant: &TenantName, now: UnixSeconds) -> Result<(), StoreError> {
+        self.add_tenant(tenant, now).await
+    }
+
+    async fn list_tenants(&self) -> Result<Vec<TenantSummary>, StoreError> {
+        self.read_tenants().await
+    }
+
+    async fn list_namespaces(&self, tenant: &TenantName) -> Result<Vec<NamespaceSummary>, StoreError> {
+        self.read_namespaces(tenant).await
+    }
+
+    async fn delete_tenant(&self, tenant: &TenantName, now: UnixSeconds) -> Result<Emptied, StoreError> {
+        self.remove_tenant(tenant, now).await
+    }
+
+    async fn delete_namespace(&self, scope: &Scope, now: UnixSeconds) -> Result<Emptied, StoreError> {
+        self.remove_namespace(scope, now).await
+    }
+
+    async fn purge_orphans(&self, tenant: Option<&TenantName>, until: UnixSeconds) -> Result<u64, StoreError> {
+        self.remove_orphans(tenant, until).await
+    }
+
+    async fn purge_tokens(&self, long: UnixSeconds, brief: UnixSeconds) -> Result<u64, StoreError> {
+        self.remove_dead_tokens(long, brief).await
     }
 }

@@ -11,43 +11,32 @@ use sqlx::{query, query_scalar};
 impl SqliteStore {
     pub(super) async fn add_token(&self, record: &TokenRecord) -> Result<(), StoreError> {
         let mut change = self.change().await?;
-        change.touch(RecordKind::Token, record.id.as_str()).await?;
-        for digest in [Some(record.digest), record.previous.map(|(digest, _)| digest)].into_iter().flatten() {
-            refuse_known(change.connection(), &record.id, digest).await?;
-        }
-        let generation = change.generation();
-        let list = |json: Result<String, serde_json::Error>| json.expect("lists of texts have a JSON form");
-        let inserted = query(
-            "INSERT INTO tokens (id, tenant, namespace, agent, run, digest, previous_digest, previous_valid_until, \
-             connections, methods, paths, hosts, scopes, kind, parent, created_at, lifetime, expires_at, revoked_at, \
-             generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        insert(&mut change, record).await?;
+        change.commit().await
+    }
+
+    /// The count and the insert are one step, so that askers who come at once do not pass the limit together.
+    pub(super) async fn add_child_token(
+        &self,
+        record: &TokenRecord,
+        now: UnixSeconds,
+        limit: u32,
+    ) -> Result<(), StoreError> {
+        let mut change = self.change().await?;
+        let parent = record.parent.as_ref().map(TokenId::as_str);
+        let live: u32 = query_scalar(
+            "SELECT count(*) FROM tokens WHERE parent = ? AND revoked_at IS NULL \
+             AND (expires_at IS NULL OR expires_at > ?)",
         )
-        .bind(record.id.as_str())
-        .bind(record.scope.tenant.as_str())
-        .bind(record.scope.namespace.as_str())
-        .bind(record.agent.as_str())
-        .bind(record.run.as_ref().map(|run| run.as_str()))
-        .bind(&record.digest.0[..])
-        .bind(record.previous.as_ref().map(|(digest, _)| &digest.0[..]))
-        .bind(record.previous.map(|(_, until)| until))
-        .bind(list(serde_json::to_string(&record.connections)))
-        .bind(list(serde_json::to_string(&record.methods)))
-        .bind(list(serde_json::to_string(&record.paths)))
-        .bind(list(serde_json::to_string(&record.hosts)))
-        .bind(list(serde_json::to_string(&record.scopes)))
-        .bind(rows::kind_text(record.kind))
-        .bind(record.parent.as_ref().map(TokenId::as_str))
-        .bind(record.created_at)
-        .bind(record.lifetime)
-        .bind(record.expires_at)
-        .bind(record.revoked_at)
-        .bind(generation)
-        .execute(change.connection())
-        .await;
-        match inserted {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Err(exists(&record.id)),
-            inserted => inserted?,
-        };
+        .bind(parent)
+        .bind(now)
+        .fetch_one(change.connection())
+        .await?;
+        if live >= limit {
+            let name = parent.unwrap_or_default().to_owned();
+            return Err(StoreError::Full { kind: "token", name, limit });
+        }
+        insert(&mut change, record).await?;
         change.commit().await
     }
 
@@ -109,6 +98,46 @@ impl SqliteStore {
         .execute(change.connection())
         .await?;
         change.commit().await
+    }
+}
+
+async fn insert(change: &mut Change, record: &TokenRecord) -> Result<(), StoreError> {
+    change.touch(RecordKind::Token, record.id.as_str()).await?;
+    for digest in [Some(record.digest), record.previous.map(|(digest, _)| digest)].into_iter().flatten() {
+        refuse_known(change.connection(), &record.id, digest).await?;
+    }
+    let generation = change.generation();
+    let list = |json: Result<String, serde_json::Error>| json.expect("lists of texts have a JSON form");
+    let inserted = query(
+        "INSERT INTO tokens (id, tenant, namespace, agent, run, digest, previous_digest, previous_valid_until, \
+         connections, methods, paths, hosts, scopes, kind, parent, created_at, lifetime, expires_at, revoked_at, \
+         generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(record.id.as_str())
+    .bind(record.scope.tenant.as_str())
+    .bind(record.scope.namespace.as_str())
+    .bind(record.agent.as_str())
+    .bind(record.run.as_ref().map(|run| run.as_str()))
+    .bind(&record.digest.0[..])
+    .bind(record.previous.as_ref().map(|(digest, _)| &digest.0[..]))
+    .bind(record.previous.map(|(_, until)| until))
+    .bind(list(serde_json::to_string(&record.connections)))
+    .bind(list(serde_json::to_string(&record.methods)))
+    .bind(list(serde_json::to_string(&record.paths)))
+    .bind(list(serde_json::to_string(&record.hosts)))
+    .bind(list(serde_json::to_string(&record.scopes)))
+    .bind(rows::kind_text(record.kind))
+    .bind(record.parent.as_ref().map(TokenId::as_str))
+    .bind(record.created_at)
+    .bind(record.lifetime)
+    .bind(record.expires_at)
+    .bind(record.revoked_at)
+    .bind(generation)
+    .execute(change.connection())
+    .await;
+    match inserted {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(exists(&record.id)),
+        inserted => inserted.map(|_| ()).map_err(StoreError::from),
     }
 }
 

@@ -5,6 +5,7 @@ mod file;
 mod leases;
 mod records;
 mod tampering;
+mod tenants;
 
 use super::*;
 use crate::secret::{RootKey, Sealed};
@@ -90,6 +91,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> &'static str {
         StoreError::Exists { .. } => "exists",
         StoreError::NotFound { .. } => "not found",
         StoreError::Conflict { .. } => "conflict",
+        StoreError::Full { .. } => "full",
         StoreError::Unusable { .. } => "unusable",
         StoreError::Newer { .. } => "newer",
         StoreError::Integrity { .. } => "integrity",
