@@ -1,7 +1,7 @@
 //! The composition root: builds all of it, owns reload and graceful shutdown.
 
 use crate::admin::{AdminState, ControlServer, serve_admin};
-use crate::audit::{AuditError, Spool};
+use crate::audit::{AuditError, Event, Kind, Spool};
 use crate::config::{
     Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeySource, Sources, read_root_key, watch_files,
 };
@@ -13,7 +13,7 @@ use crate::proxy::hygiene::Pseudonym;
 use crate::secret::{KeyError, Keyring, RootKey};
 use crate::store::{SqliteStore, Store, StoreError, StoreFile};
 use crate::telemetry::Metrics;
-use crate::types::Clock;
+use crate::types::{Clock, RequestId};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -27,6 +27,9 @@ use tokio_util::task::TaskTracker;
 
 /// How often idle upstream connections are looked at, and last-used times are written.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How often what is under way is asked whether its time is over.
+const JUDGE: Duration = Duration::from_millis(500);
 
 /// How long a shutdown waits for refreshes that are under way.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -295,6 +298,8 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         pseudonym: Pseudonym::new(store.install_id()),
         clock,
         usage: Arc::default(),
+        live: Arc::default(),
+        wrong_tokens: Default::default(),
         tasks: TaskTracker::new(),
         draining: CancellationToken::new(),
         ending: CancellationToken::new(),
@@ -315,11 +320,12 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
     });
+    heed_lockdown(&plane, &store, true);
     let reload = {
-        let plane = Arc::clone(&plane);
+        let (plane, store) = (Arc::clone(&plane), Arc::clone(&store));
         move || {
-            let plane = Arc::clone(&plane);
-            async move { reload_store(&plane).await.map_err(|error| error.to_string()) }
+            let (plane, store) = (Arc::clone(&plane), Arc::clone(&store));
+            async move { reload_store(&plane, &store).await.map_err(|error| error.to_string()) }
         }
     };
     background.spawn(control.serve(reload, status));
@@ -327,6 +333,7 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
     background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store)));
+    background.spawn(follow_time(Arc::clone(&plane)));
     Ok(Running { listen, admin: admin_address, plane, store, shutdown, background, grace: config.shutdown_grace })
 }
 
@@ -351,24 +358,66 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
         if plane.draining.is_cancelled() {
             reasons.push("shutting down".to_owned());
         }
+        if plane.loader.snapshot().directory.locked {
+            reasons.push("locked down".to_owned());
+        }
         reasons
     })
 }
 
-/// Applies the store's changes; gives its generation.
-async fn reload_store(plane: &Plane) -> Result<i64, ConfigError> {
+/// Applies the store's changes, to what is under way too; gives its generation.
+async fn reload_store(plane: &Arc<Plane>, store: &Arc<SqliteStore>) -> Result<i64, ConfigError> {
     let Reloaded { generation, deleted } = plane.loader.reload_store().await?;
     for connection in &deleted {
         plane.credentials.forget(connection);
     }
+    heed_lockdown(plane, store, false);
+    plane.judge();
     Ok(generation)
+}
+
+/// Takes over whether the install is locked down. Nothing in here keeps a caller waiting.
+fn heed_lockdown(plane: &Arc<Plane>, store: &Arc<SqliteStore>, at_start: bool) {
+    let locked = plane.loader.snapshot().directory.locked;
+    if plane.credentials.set_locked(locked) == locked {
+        return;
+    }
+    if locked {
+        tracing::warn!("locked down: every agent is refused; nexus lockdown --lift ends it");
+    } else {
+        tracing::warn!("the lockdown was lifted; agents need new tokens");
+    }
+    if !at_start {
+        let kind = if locked { Kind::Lockdown } else { Kind::LockdownLifted };
+        plane.spool.finish(Event::new(kind, RequestId::generate()));
+    }
+    if locked {
+        let (store, now) = (Arc::clone(store), plane.clock.now());
+        plane.tasks.spawn(async move {
+            match store.revoke_all_tokens(now).await {
+                Ok(revoked) => tracing::warn!(revoked, "revoked all tokens"),
+                // They are refused all the same, and lifting the lockdown revokes them first.
+                Err(error) => tracing::error!("tokens could not be marked as revoked: {error}"),
+            }
+        });
+    }
+}
+
+/// Cuts what ended by time alone.
+async fn follow_time(plane: Arc<Plane>) {
+    let mut interval = tokio::time::interval(JUDGE);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        plane.judge();
+    }
 }
 
 /// Applies what other processes (and this one) commit to the store.
 async fn follow_store(store: Arc<SqliteStore>, plane: Arc<Plane>) {
     loop {
         store.changed().await;
-        if let Err(error) = reload_store(&plane).await {
+        if let Err(error) = reload_store(&plane, &store).await {
             tracing::error!("the store's changes could not be applied: {error}");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -381,6 +430,7 @@ async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
     while changes.recv().await.is_some() {
         match plane.loader.reload_files().await {
             Ok(true) => {
+                plane.judge();
                 plane.spool.set_settings(plane.loader.snapshot().config.audit);
                 plane.metrics.config_reloaded(true);
                 tracing::info!("the configuration was reloaded");
@@ -414,6 +464,12 @@ async fn write_usage(plane: &Plane, store: &SqliteStore) {
 }
 
 impl Running {
+    /// Whether every agent is refused.
+    #[must_use]
+    pub fn is_locked_down(&self) -> bool {
+        self.plane.loader.snapshot().directory.locked
+    }
+
     /// Stops gracefully: no new connections, open requests may finish within the grace time, the rest is cut. Ends
     /// earlier when idle.
     pub async fn stop(mut self) {

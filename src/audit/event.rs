@@ -17,6 +17,11 @@ pub enum Kind {
     Aborted,
     /// Lines were lost here (`on_full = "drop_with_gap_record"`); `count` says how many.
     Gap,
+    /// A server stopped serving every agent (`nexus lockdown`).
+    Lockdown,
+    /// It serves again, with new tokens.
+    #[serde(rename = "lockdown_lifted")]
+    LockdownLifted,
 }
 
 /// How the request came in.

@@ -199,6 +199,11 @@ impl Loader {
             let empty =
                 Snapshot { routes: RouteTable::default(), directory: Directory::default(), ..(*current).clone() };
             with_changes(&empty, all)
+        } else if changes.generation == current.generation && changes.locked != current.directory.locked {
+            // A lockdown is set without the key, and so without a step of the generation.
+            let mut next = (*current).clone();
+            next.directory.locked = changes.locked;
+            next
         } else if changes.generation == current.generation {
             return Ok(Reloaded { generation: current.generation, deleted });
         } else {

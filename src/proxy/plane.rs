@@ -1,7 +1,9 @@
 //! What every request of the process shares.
 
 use super::body::RequestBody;
+use super::guesses::WrongTokens;
 use super::hygiene::Pseudonym;
+use super::live::Live;
 use super::replay::ReplayBudget;
 use crate::audit::Spool;
 use crate::config::Loader;
@@ -36,12 +38,25 @@ pub struct Plane {
     pub clock: Clock,
     /// When connections and tokens were last used.
     pub usage: Arc<UsageLog>,
+    /// What is under way, to be cut when it may not go on.
+    pub live: Arc<Live>,
+    /// Wrong tokens by address.
+    pub wrong_tokens: WrongTokens,
     /// Connections, tunnels and upgraded streams, waited for at the end.
     pub tasks: TaskTracker,
     /// Cancelled when the process begins to stop: connections finish what they have and close.
     pub draining: CancellationToken,
     /// Cancelled when the grace time is over: what is still open is cut.
     pub ending: CancellationToken,
+}
+
+impl Plane {
+    /// Asks everything under way again, after the snapshot changed or time went by, and cuts what may not go on.
+    pub fn judge(&self) {
+        for cut in self.live.judge(&self.loader.snapshot(), self.clock.now()) {
+            self.metrics.cut(cut as usize - 1);
+        }
+    }
 }
 
 /// Last-used times since they were last written to the store.

@@ -2,13 +2,14 @@
 
 use super::body::ResponseBody;
 use super::framing::Violation;
+use super::live::Cut;
 use crate::audit::{AuditError, Way};
 use crate::connection::RouteError;
 use crate::credential::LeaseError;
 use crate::net::NetError;
 use crate::policy::Denial;
 use crate::types::{AuthorityError, PathError, RequestId, UrlError};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use std::borrow::Cow;
 
@@ -134,12 +135,14 @@ pub struct Rejection {
     pub hint: Cow<'static, str>,
     /// Whether the connection ends with it.
     pub close: bool,
+    /// Seconds after which it is worth trying again.
+    pub retry_after: Option<u64>,
 }
 
 impl Rejection {
     /// A refusal that leaves the connection open.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), hint: hint.into(), close: false }
+        Self { code, message: message.into(), hint: hint.into(), close: false, retry_after: None }
     }
 
     /// The same, closing the connection.
@@ -165,10 +168,23 @@ impl Rejection {
     pub fn token_invalid() -> Self {
         Self::new(
             Code::TokenInvalid,
-            "the agent token of this tunnel is no longer valid",
+            "the agent token is no longer valid",
             "connect again with a valid token",
         )
         .and_close()
+    }
+
+    /// The address has shown too many wrong tokens; a valid one is taken all the same.
+    #[must_use]
+    pub fn wrong_tokens(wait: std::time::Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1_000).max(1);
+        let mut rejection = Self::new(
+            Code::RateLimited,
+            "too many wrong agent tokens came from this address",
+            "use a valid agent token, which is taken at any time",
+        );
+        rejection.retry_after = u64::try_from(seconds).ok();
+        rejection
     }
 
     /// `/c/NAME` or a call names a connection that does not exist or is not granted.
@@ -231,6 +247,9 @@ impl Rejection {
             }
             _ => {}
         }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if self.close {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -254,6 +273,23 @@ impl From<Violation> for Rejection {
             | Violation::Chunk => Code::BadRequest,
         };
         Self::new(code, violation.describe(), "send a request that follows RFC 9112").and_close()
+    }
+}
+
+impl From<Cut> for Rejection {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::TokenRevoked | Cut::TokenExpired | Cut::LockedDown => Self::token_invalid(),
+            Cut::ConnectionDisabled | Cut::ConnectionDeleted | Cut::ConnectionReplaced => {
+                Self::from(RouteError::None).and_close()
+            }
+            Cut::Denied => Self::new(
+                Code::Denied,
+                "what this token may use was narrowed while the request was under way",
+                "ask for a token with a wider grant if this is wanted",
+            )
+            .and_close(),
+        }
     }
 }
 
@@ -325,6 +361,7 @@ impl From<LeaseError> for Rejection {
                 format!("the credential of {connection} cannot be opened"),
                 "`nexus doctor` tells more",
             ),
+            LeaseError::LockedDown => Self::token_invalid(),
             LeaseError::Attention { .. } => Self::new(Code::CredentialUnavailable, error.to_string(), hint),
         }
     }

@@ -143,6 +143,7 @@ fn switch(
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = headers;
     let ending = plane.ending.clone();
+    let progress = record.progress();
     plane.tasks.spawn(async move {
         let copied = async {
             let upstream = body.upgrade().await.ok().flatten()?;
@@ -150,6 +151,8 @@ fn switch(
             super::splice::splice(&mut downstream, upstream.stream, upstream.early, bytes::Bytes::new()).await.ok()
         };
         tokio::select! {
+            biased;
+            cut = progress.fuse().until_cut() => record.abort(cut.as_str()),
             copied = copied => match copied {
                 Some((from_agent, to_agent)) => record.end_stream(from_agent, to_agent),
                 None => record.abort("upgrade_failed"),

@@ -76,6 +76,8 @@ connect = "1m"
 first_byte = "none"
 stream_idle = "1h"
 tunnels_per_agent = 1
+wrong_tokens_per_minute = 5
+unauthenticated_connections = 16
 replay_body = 0
 replay_budget = "1GiB"
 call_body = "1MiB"
@@ -113,6 +115,8 @@ type = "file"
             replay_body: 0,
             replay_budget: 1 << 30,
             call_body: 1 << 20,
+            wrong_tokens_per_minute: 5,
+            unauthenticated_connections: 16,
         },
         audit: crate::audit::AuditSettings { on_full: OnFull::DropWithGapRecord, durability: Durability::Disk },
         warnings: config.warnings.clone(),

@@ -28,8 +28,8 @@ const HEADER: &[u8; 16] = b"SQLite format 3\0";
 pub struct StoreFile {
     path: PathBuf,
     install_id: String,
-    writer: SqlitePool,
-    readers: SqlitePool,
+    pub(super) writer: SqlitePool,
+    pub(super) readers: SqlitePool,
     watch: Watch,
 }
 
