@@ -87,7 +87,9 @@ fn announce(context: &Context, running: &app::Running) -> Result<(), CliError> {
     let urls: Vec<String> = running.listen.iter().map(|address| format!("http://{address}")).collect();
     let printed = if context.format == Format::Json {
         let admin = format!("http://{}", running.admin);
-        output::print_line(&json!({ "proxy": urls, "admin": admin, "ca": ca, "locked_down": running.is_locked_down() }).to_string())
+        output::print_line(
+            &json!({ "proxy": urls, "admin": admin, "ca": ca, "locked_down": running.is_locked_down() }).to_string(),
+        )
     } else {
         let mut text = String::new();
         for url in &urls {

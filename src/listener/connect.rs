@@ -176,8 +176,7 @@ async fn intercept(
     // The requests inside have records of their own.
     record.forget();
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let entry =
-        Entry { client, tunnel: Some(Arc::new(tunnel)), is_private: true, decision: None, close: closing };
+    let entry = Entry { client, tunnel: Some(Arc::new(tunnel)), is_private: true, decision: None, close: closing };
     let serving = Serving {
         head: Front::head_limits(limits),
         head_time: limits.header_time,

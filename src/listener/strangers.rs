@@ -49,7 +49,8 @@ impl Places {
 
     /// The oldest of the address that has the most; of equals the oldest.
     fn victim(&self) -> Option<u64> {
-        let fullest = self.by_address.values().max_by_key(|numbers| (numbers.len(), std::cmp::Reverse(numbers.first())));
+        let fullest =
+            self.by_address.values().max_by_key(|numbers| (numbers.len(), std::cmp::Reverse(numbers.first())));
         fullest?.first().copied()
     }
 }

@@ -121,13 +121,7 @@ impl Record {
     ///
     /// # Errors
     /// When that is so already.
-    pub fn watch(
-        &self,
-        used: &Snapshot,
-        proof: &Proof,
-        asked: Asked,
-        closing: &Arc<Closing>,
-    ) -> Result<(), Rejection> {
+    pub fn watch(&self, used: &Snapshot, proof: &Proof, asked: Asked, closing: &Arc<Closing>) -> Result<(), Rejection> {
         let enter = || self.plane.live.enter(proof.clone(), asked, &self.progress, closing);
         self.progress.watch().get_or_init(enter);
         self.judge(used)

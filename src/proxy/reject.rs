@@ -166,12 +166,8 @@ impl Rejection {
     /// The token of a tunnel has been revoked or has expired.
     #[must_use]
     pub fn token_invalid() -> Self {
-        Self::new(
-            Code::TokenInvalid,
-            "the agent token is no longer valid",
-            "connect again with a valid token",
-        )
-        .and_close()
+        Self::new(Code::TokenInvalid, "the agent token is no longer valid", "connect again with a valid token")
+            .and_close()
     }
 
     /// The address has shown too many wrong tokens; a valid one is taken all the same.

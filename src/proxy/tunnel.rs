@@ -3,9 +3,9 @@
 use super::framing::Decision;
 use crate::identity::Proof;
 use crate::types::Target;
-use std::net::SocketAddr;
 use parking_lot::Mutex;
 use std::any::Any;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;

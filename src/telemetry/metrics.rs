@@ -101,8 +101,7 @@ impl Metrics {
         let refreshes =
             new.counters("nexus_credential_refresh_total", "Credential refreshes, by how they ended.", &["result"]);
         let audit = new.counters("nexus_audit_events_total", "Audit lines, written or not.", &["result"]);
-        let cuts =
-            new.counters("nexus_cuts_total", "Requests and tunnels that were cut while under way.", &["reason"]);
+        let cuts = new.counters("nexus_cuts_total", "Requests and tunnels that were cut while under way.", &["reason"]);
         let build = new.register(
             IntGaugeVec::new(Opts::new("nexus_build_info", "The running version; always 1."), &["version"])
                 .expect(VALID),
