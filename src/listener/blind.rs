@@ -80,8 +80,8 @@ async fn tunnel(
         Err(error) => return record.refuse(&Rejection::from(&error)),
     };
     tokio::select! {
-        copied = splice(&mut stream, upstream, Bytes::new(), early.freeze()) => match copied {
-            Ok((from_agent, to_agent)) => record.end_stream(from_agent, to_agent),
+        copied = splice(&mut stream, upstream, Bytes::new(), early.freeze(), record.progress()) => match copied {
+            Ok(()) => record.end_stream(),
             Err(_) => record.abort("broke_off"),
         },
         () = plane.ending.cancelled() => record.abort("shutting_down"),

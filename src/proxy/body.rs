@@ -23,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub struct Progress {
     bytes: AtomicU64,
+    to_agent: AtomicU64,
     done: AtomicBool,
     failed: AtomicBool,
     fuse: Fuse,
@@ -61,6 +62,15 @@ impl Progress {
 
     pub(super) fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of a spliced stream that went to the agent.
+    pub(super) fn to_agent(&self) -> u64 {
+        self.to_agent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_to_agent(&self, bytes: usize) {
+        self.to_agent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn finish(&self) {

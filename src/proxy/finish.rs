@@ -239,10 +239,8 @@ impl Record {
         self.terminal(Kind::Aborted);
     }
 
-    /// A tunnel or upgraded connection ended after so many bytes.
-    pub fn end_stream(&mut self, from_agent: u64, to_agent: u64) {
-        self.progress.add(usize::try_from(from_agent).unwrap_or(usize::MAX));
-        self.response_bytes += to_agent;
+    /// A tunnel or upgraded connection ended; its bytes were counted on the way.
+    pub fn end_stream(&mut self) {
         self.terminal(Kind::End);
     }
 
@@ -260,6 +258,7 @@ impl Record {
         event.event = kind;
         event.duration_ms = Some(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
         let request_bytes = self.progress.bytes();
+        self.response_bytes += self.progress.to_agent();
         if self.sent.is_some() {
             event.request_bytes = Some(request_bytes);
             event.response_bytes = Some(self.response_bytes);

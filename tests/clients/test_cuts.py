@@ -305,6 +305,8 @@ def aborted(stage, kinds, reason):
     lines = wait_for(found, 5, f"{len(kinds)} aborted lines, not {stage.home.audit()}")
     assert [line["reason"] for line in lines] == [reason] * len(kinds), lines
     assert len({line["request_id"] for line in lines}) == len(kinds)
+    # What went out before is told.
+    assert all(line["response_bytes"] > 0 for line in lines if line.get("way") == "tunnel" or line.get("status") == 101)
 
 
 def check_witnesses(witnesses):
