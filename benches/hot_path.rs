@@ -2,12 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a bench")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use nexus::config::Loader;
 use nexus::connection::{Connection, Frozen, RouteTable};
-use nexus::identity::TokenTable;
+use nexus::identity::{Proof, TokenTable};
 use nexus::policy::{Question, decide};
+use nexus::proxy::Closing;
+use nexus::proxy::body::Progress;
 use nexus::proxy::framing::{HeadLimits, Scanner};
+use nexus::proxy::live::{Asked, Live};
 use nexus::secret::{AgentToken, Keyring, RootKey, Sealed, Secret, SecretFields, TokenDigest, random_bytes};
-use nexus::store::{ConnectionRecord, ConnectionState, TokenKind, TokenRecord, TokenScope};
+use nexus::store::{ConnectionRecord, ConnectionState, SqliteStore, Store, TokenKind, TokenRecord, TokenScope};
 use nexus::strategy::{Placement, Strategy};
 use nexus::types::{
     AgentName, CanonicalPath, ConnectionId, ConnectionName, ProviderId, Scheme, Scope, Target, TokenId, UnixSeconds,
@@ -168,5 +172,80 @@ fn route_and_decide(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, open_credential, look_up_token, change_token, scan_head, route_and_decide);
+/// What the watch over everything under way costs: its share of each request, and one look at all of them.
+fn watch_what_is_under_way(c: &mut Criterion) {
+    let keyring = keyring();
+    let connection = connection(&keyring, 0);
+    let wanted = AgentToken::generate();
+    // Why exposed: the store knows tokens by the hash of their value.
+    let digest = AgentToken::digest(wanted.value().expose());
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let loader = runtime.block_on(async {
+        let root = RootKey::parse(&Secret::new("0123456789abcdef".repeat(4)), "the bench").unwrap();
+        let store = SqliteStore::open(&directory.path().join("nexus.db"), &root).await.unwrap();
+        let mut record = token(0, digest, std::slice::from_ref(&connection.id));
+        record.methods.clear();
+        store.insert_token(&record).await.unwrap();
+        let record = ConnectionRecord {
+            id: connection.id.clone(),
+            scope: Scope::default(),
+            name: connection.name.clone(),
+            provider: ProviderId::parse("custom").unwrap(),
+            definition: connection.frozen.to_json(),
+            version: 1,
+            access: Sealed::from_bytes(b"sealed"),
+            grant: None,
+            access_issued_at: None,
+            access_expires_at: None,
+            state: ConnectionState::Active,
+            state_reason: None,
+            disabled: false,
+            created_at: NOW,
+            updated_at: NOW,
+            orphaned_at: None,
+        };
+        store.insert_connection(&record, false).await.unwrap();
+        Loader::start(directory.path().to_owned(), None, Arc::new(store), Vec::new()).await.unwrap()
+    });
+    let snapshot = loader.snapshot();
+    let live = Arc::<Live>::default();
+    let closing = Arc::<Closing>::default();
+    let asked = || Asked::With {
+        connection: Arc::clone(snapshot.routes.get(&connection.id).unwrap()),
+        target: Target::parse_authority(Scheme::Https, b"api-0.bench.test").unwrap(),
+        method: http::Method::GET,
+        path: CanonicalPath::parse(b"/v1/repos/owner/name/issues?state=open").unwrap(),
+    };
+    let ready = asked();
+    let mut group = c.benchmark_group("what is under way");
+    group.bench_function("enter and leave", |b| {
+        b.iter(|| {
+            let progress = Arc::<Progress>::default();
+            live.enter(Proof::Token(digest), black_box(ready.clone()), &progress, &closing)
+        });
+    });
+    let open: Vec<_> = (0..10_000)
+        .map(|_| {
+            let progress = Arc::<Progress>::default();
+            let watch = live.enter(Proof::Token(digest), asked(), &progress, &closing);
+            (progress, watch)
+        })
+        .collect();
+    group.bench_function("judge 10000", |b| {
+        b.iter(|| assert!(live.judge(black_box(&snapshot), NOW).is_empty()));
+    });
+    group.finish();
+    drop(open);
+}
+
+criterion_group!(
+    benches,
+    open_credential,
+    look_up_token,
+    change_token,
+    scan_head,
+    route_and_decide,
+    watch_what_is_under_way
+);
 criterion_main!(benches);

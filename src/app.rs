@@ -45,6 +45,9 @@ pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// How long dead tokens are kept that were made for a run or by another token.
 const KEPT_BRIEFLY: Duration = Duration::from_secs(86_400);
 
+/// How often what is under way is asked whether its time is over.
+const JUDGE: Duration = Duration::from_millis(500);
+
 /// How long a shutdown waits for refreshes that are under way.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -345,6 +348,8 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         pseudonym: Pseudonym::new(store.install_id()),
         clock,
         usage: Arc::default(),
+        live: Arc::default(),
+        wrong_tokens: Default::default(),
         tasks: TaskTracker::new(),
         draining: CancellationToken::new(),
         ending: CancellationToken::new(),
@@ -369,7 +374,8 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
     });
-    let changes = Arc::new(StoreChanges { plane: Arc::clone(&plane), keys });
+    let changes = Arc::new(StoreChanges { plane: Arc::clone(&plane), store: Arc::clone(&store), keys });
+    changes.heed_lockdown(true);
     let reload = {
         let changes = Arc::clone(&changes);
         move || {
@@ -378,12 +384,13 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         }
     };
     background.spawn(control.serve(reload, status));
-    background.spawn(Arc::clone(&changes).follow(Arc::clone(&store)));
+    background.spawn(Arc::clone(&changes).follow());
     background.spawn(changes.serve(asked));
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
     background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store), Arc::clone(&counter)));
     background.spawn(purge_often(Arc::clone(&plane), Arc::clone(&store)));
+    background.spawn(follow_time(Arc::clone(&plane)));
     let grace = config.shutdown_grace;
     Ok(Running { listen, admin: admin_address, plane, store, counter, shutdown, background, grace })
 }
@@ -409,8 +416,21 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
         if plane.draining.is_cancelled() {
             reasons.push("shutting down".to_owned());
         }
+        if plane.loader.snapshot().directory.locked {
+            reasons.push("locked down".to_owned());
+        }
         reasons
     })
+}
+
+/// Cuts what ended by time alone.
+async fn follow_time(plane: Arc<Plane>) {
+    let mut interval = tokio::time::interval(JUDGE);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        plane.judge();
+    }
 }
 
 /// Applies changes of the config file and provider files.
@@ -419,6 +439,7 @@ async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
     while changes.recv().await.is_some() {
         match plane.loader.reload_files().await {
             Ok(true) => {
+                plane.judge();
                 plane.spool.set_settings(plane.loader.snapshot().config.audit);
                 plane.metrics.config_reloaded(true);
                 tracing::info!("the configuration was reloaded");
@@ -490,6 +511,12 @@ async fn write_usage(plane: &Plane, store: &SqliteStore) {
 }
 
 impl Running {
+    /// Whether every agent is refused.
+    #[must_use]
+    pub fn is_locked_down(&self) -> bool {
+        self.plane.loader.snapshot().directory.locked
+    }
+
     /// Stops gracefully: no new connections, open requests may finish within the grace time, the rest is cut. Ends
     /// earlier when idle.
     pub async fn stop(mut self) {

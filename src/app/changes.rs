@@ -2,16 +2,19 @@
 
 use super::integrity;
 use super::keys::Keys;
+use crate::audit::{Event, Kind};
 use crate::config::{ConfigError, Reloaded};
 use crate::proxy::Plane;
-use crate::proxy::plane::Asked;
+use crate::proxy::plane::Applying;
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::types::RequestId;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Applies the store's changes to a running server, whoever made them.
 pub(super) struct StoreChanges {
     pub(super) plane: Arc<Plane>,
+    pub(super) store: Arc<SqliteStore>,
     pub(super) keys: Arc<Keys>,
 }
 
@@ -37,7 +40,36 @@ impl StoreChanges {
         for connection in &deleted {
             self.plane.credentials.forget(connection);
         }
+        self.heed_lockdown(false);
+        self.plane.judge();
         Ok(generation)
+    }
+
+    /// Takes over whether the install is locked down. Nothing in here keeps a caller waiting.
+    pub(super) fn heed_lockdown(&self, at_start: bool) {
+        let locked = self.plane.loader.snapshot().directory.locked;
+        if self.plane.credentials.set_locked(locked) == locked {
+            return;
+        }
+        if locked {
+            tracing::warn!("locked down: every agent is refused; nexus lockdown --lift ends it");
+        } else {
+            tracing::warn!("the lockdown was lifted; agents need new tokens");
+        }
+        if !at_start {
+            let kind = if locked { Kind::Lockdown } else { Kind::LockdownLifted };
+            self.plane.spool.finish(Event::new(kind, RequestId::generate()));
+        }
+        if locked {
+            let (store, now) = (Arc::clone(&self.store), self.plane.clock.now());
+            self.plane.tasks.spawn(async move {
+                match store.revoke_all_tokens(now).await {
+                    Ok(revoked) => tracing::warn!(revoked, "revoked all tokens"),
+                    // They are refused all the same, and lifting the lockdown revokes them first.
+                    Err(error) => tracing::error!("tokens could not be marked as revoked: {error}"),
+                }
+            });
+        }
     }
 
     /// [`StoreChanges::apply`] for commands: a rotation tells its key this way, and waits for the answer.
@@ -47,9 +79,9 @@ impl StoreChanges {
     }
 
     /// Applies what other processes and this one commit.
-    pub(super) async fn follow(self: Arc<Self>, store: Arc<SqliteStore>) {
+    pub(super) async fn follow(self: Arc<Self>) {
         loop {
-            store.changed().await;
+            self.store.changed().await;
             if let Err(error) = self.apply().await {
                 tracing::error!("the store's changes could not be applied: {error}");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -58,7 +90,7 @@ impl StoreChanges {
     }
 
     /// Applies when a request asks for it, having written to the store itself.
-    pub(super) async fn serve(self: Arc<Self>, mut asked: Asked) {
+    pub(super) async fn serve(self: Arc<Self>, mut asked: Applying) {
         while let Some(answer) = asked.next().await {
             // Whoever asked may be gone.
             let _ = answer.send(self.apply().await.map_err(|error| error.to_string()));

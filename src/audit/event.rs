@@ -21,6 +21,11 @@ pub enum Kind {
     /// earlier state (reason `store_went_back`). Of no request.
     #[serde(rename = "integrity_failure")]
     IntegrityFailure,
+    /// A server stopped serving every agent (`nexus lockdown`).
+    Lockdown,
+    /// It serves again, with new tokens.
+    #[serde(rename = "lockdown_lifted")]
+    LockdownLifted,
 }
 
 /// How the request came in.

@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
-    explain, init, output, provider, register, run, tenant, token, up,
+    explain, init, lockdown, output, provider, register, run, tenant, token, up,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -53,6 +53,8 @@ pub enum Command {
     /// Agent tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Stop serving every agent at once and revoke all tokens; needs no key
+    Lockdown(lockdown::Lockdown),
     /// Run a command as an agent, with a token for this run only
     Run(run::Run),
     /// Print the variables that send a program's requests through nexus
@@ -135,6 +137,7 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Test(command) => command.execute(context).await,
         Command::App(command) => command.execute(context).await,
         Command::Token(command) => command.execute(context).await,
+        Command::Lockdown(command) => command.execute(context).await,
         Command::Run(command) => command.execute(context).await,
         Command::Env(command) => command.execute(context).await,
         Command::Ca(command) => command.execute(context).await,

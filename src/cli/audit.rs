@@ -145,9 +145,15 @@ pub(super) fn line(event: &Event) -> String {
         Kind::Aborted => "aborted",
         Kind::Gap => "gap",
         Kind::IntegrityFailure => "integrity_failure",
+        Kind::Lockdown => "lockdown",
+        Kind::LockdownLifted => "lifted",
     };
     if event.event == Kind::Gap {
         return format!("{}  gap      {} lines are missing", event.time, event.count.unwrap_or_default());
+    }
+    if matches!(event.event, Kind::Lockdown | Kind::LockdownLifted) {
+        let what = if event.event == Kind::Lockdown { "every agent is refused" } else { "the lockdown was lifted" };
+        return format!("{}  {kind:<8} {what}", event.time);
     }
     let status = event.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
     let agent = event.agent.as_deref().unwrap_or("-");

@@ -35,6 +35,7 @@ const LARGEST_ANSWER: usize = 4 << 20;
 impl Test {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let install = context.open().await?;
+        context.refuse_when_locked(&install).await?;
         let record = install.store.find_connection(&context.scope, &self.connection).await?;
         let connection = Arc::new(Connection::from_record(&record, None)?);
         if record.state == ConnectionState::Attention {

@@ -82,7 +82,19 @@ impl Context {
 
     /// Opens the install, which must be there.
     pub(super) async fn open(&self) -> Result<Install, CliError> {
-        Ok(app::open(&self.home, self.config()?).await?)
+        let install = app::open(&self.home, self.config()?).await?;
+        warn_when_locked(&install).await?;
+        Ok(install)
+    }
+
+    /// For what would hand out or use a credential.
+    pub(super) async fn refuse_when_locked(&self, install: &Install) -> Result<(), CliError> {
+        match install.store.lockdown_at().await? {
+            None => Ok(()),
+            Some(_) => Err(CliError::NotAuthorised(
+                "nexus is locked down, and nothing is handed out or used; to end it: nexus lockdown --lift".to_owned(),
+            )),
+        }
     }
 
     /// Opens the install and makes it first if there is none, saying so.
@@ -111,7 +123,9 @@ impl Context {
                 config
             }
         };
-        Ok(app::open(&self.home, config).await?)
+        let install = app::open(&self.home, config).await?;
+        warn_when_locked(&install).await?;
+        Ok(install)
     }
 
     /// [`Context::open_or_init`] for such commands. An install is made by a valid config only.
@@ -157,6 +171,15 @@ impl Context {
         }
         Ok(found)
     }
+}
+
+async fn warn_when_locked(install: &Install) -> Result<(), CliError> {
+    if let Some(since) = install.store.lockdown_at().await? {
+        let since = output::time(since);
+        let since = since.as_str().unwrap_or_default();
+        output::warn(&format!("locked down since {since}: every agent is refused; to end it: nexus lockdown --lift"));
+    }
+    Ok(())
 }
 
 fn default_home() -> Result<PathBuf, CliError> {

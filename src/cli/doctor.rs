@@ -7,7 +7,7 @@ use crate::app::{self, AppError, Install};
 use crate::config::{Config, ConfigError};
 use crate::connection::Connection;
 use crate::provider::Catalog;
-use crate::store::{ConnectionState, Store};
+use crate::store::{ConnectionState, Store, StoreFile};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -78,6 +78,7 @@ impl Doctor {
             check_providers(&mut findings, context);
             if let Some(config) = config {
                 check_server(&mut findings, context, &config).await;
+                check_lockdown(&mut findings, context, &config).await;
                 if let Some(install) = check_store(&mut findings, context, config).await {
                     check_connections(&mut findings, context, &install).await?;
                 }
@@ -302,6 +303,25 @@ fn check_shell(findings: &mut Findings, context: &Context, ours: &[String]) {
         Some(file) if Path::new(&file) == bundle => findings.ok("shell", "proxy and CA variables are set"),
         _ => findings.warn("shell", "the proxy is set, but SSL_CERT_FILE is not its bundle", "eval \"$(nexus env)\""),
     }
+}
+
+/// Needs no key, as the lockdown itself. A store that does not open is told by its own check.
+async fn check_lockdown(findings: &mut Findings, context: &Context, config: &Config) {
+    let path = context.home.path.join(&config.store);
+    if !path.exists() {
+        return;
+    }
+    let Ok(file) = StoreFile::open(&path).await else { return };
+    match file.lockdown_at().await {
+        Ok(None) => findings.ok("lockdown", "none"),
+        Ok(Some(since)) => {
+            let since = output::time(since);
+            let since = since.as_str().unwrap_or_default();
+            findings.fail("lockdown", format!("since {since}: every agent is refused"), "nexus lockdown --lift");
+        }
+        Err(_) => {}
+    }
+    file.close().await;
 }
 
 async fn check_connections(findings: &mut Findings, context: &Context, install: &Install) -> Result<(), CliError> {

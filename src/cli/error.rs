@@ -17,6 +17,9 @@ pub enum CliError {
     /// A record, provider or file that was named is not there.
     #[error("{0}")]
     NotFound(String),
+    /// It may not be done now.
+    #[error("{0}")]
+    NotAuthorised(String),
     /// Policy says no.
     #[error("{0}")]
     Denied(String),
@@ -91,6 +94,7 @@ impl CliError {
         match self {
             Self::Usage(_) => 2,
             Self::NotFound(_) => 3,
+            Self::NotAuthorised(_) => 4,
             Self::Denied(_) => 5,
             Self::Conflict(_) => 6,
             Self::Unreachable(_) => 7,

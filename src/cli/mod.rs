@@ -21,6 +21,7 @@ mod environment;
 mod error;
 mod explain;
 mod init;
+mod lockdown;
 mod output;
 mod provider;
 mod register;

@@ -37,6 +37,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(12 * 3_600);
 impl Run {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let install = context.open_or_init().await?;
+        context.refuse_when_locked(&install).await?;
         let connections = chosen(context, &install, &self.connections).await?;
         let files = Files::write(&context.home, &environment::existing)?;
         let (address, own_server) = serve(context).await?;

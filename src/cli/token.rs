@@ -100,6 +100,7 @@ pub(super) async fn create(
     install: &Install,
     new: NewToken,
 ) -> Result<(TokenRecord, AgentToken), CliError> {
+    context.refuse_when_locked(install).await?;
     let value = AgentToken::generate();
     let now = context.clock.now();
     let lifetime = lifetime(new.expires, &install.config.tokens)?;
@@ -251,6 +252,7 @@ async fn say_how_to_use(context: &Context, install: &Install) {
 
 async fn rotate(context: &Context, id: &TokenId, grace: Duration) -> Result<(), CliError> {
     let install = context.open_records().await?;
+    context.refuse_when_locked(&install).await?;
     let tokens = install.store.list_tokens(&context.scope).await?;
     let Some(mut record) = tokens.iter().find(|token| token.id == *id).cloned() else {
         return Err(CliError::NotFound(format!("token {id} does not exist; nexus token list shows all")));

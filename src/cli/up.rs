@@ -87,14 +87,20 @@ fn announce(context: &Context, running: &app::Running) -> Result<(), CliError> {
     let urls: Vec<String> = running.listen.iter().map(|address| format!("http://{address}")).collect();
     let printed = if context.format == Format::Json {
         let admin = format!("http://{}", running.admin);
-        output::print_line(&json!({ "proxy": urls, "admin": admin, "ca": ca }).to_string())
+        output::print_line(
+            &json!({ "proxy": urls, "admin": admin, "ca": ca, "locked_down": running.is_locked_down() }).to_string(),
+        )
     } else {
         let mut text = String::new();
         for url in &urls {
             text.push_str(&format!("proxy  {url}\n"));
         }
         text.push_str(&format!("admin  http://{}\nca     {}\n", running.admin, ca.display()));
-        text.push_str("next   nexus run -- CMD, or: nexus token create --name AGENT --use CONNECTION\n");
+        if running.is_locked_down() {
+            text.push_str("state  locked down, every agent is refused\nnext   nexus lockdown --lift\n");
+        } else {
+            text.push_str("next   nexus run -- CMD, or: nexus token create --name AGENT --use CONNECTION\n");
+        }
         output::print(&text)
     };
     match printed {

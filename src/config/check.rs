@@ -257,6 +257,16 @@ fn limits(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Co
     {
         limits.tunnels_per_agent = usize::try_from(count).unwrap_or(usize::MAX);
     }
+    if let Some(value) = section.take(document, "wrong_tokens_per_minute")
+        && let Some(count) = value.integer(document, 1..=1_000_000)
+    {
+        limits.wrong_tokens_per_minute = u32::try_from(count).unwrap_or(u32::MAX);
+    }
+    if let Some(value) = section.take(document, "unauthenticated_connections")
+        && let Some(count) = value.integer(document, 16..=1_000_000)
+    {
+        limits.unauthenticated_connections = usize::try_from(count).unwrap_or(usize::MAX);
+    }
     section.finish(document);
 }
 

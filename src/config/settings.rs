@@ -62,6 +62,10 @@ pub struct Limits {
     pub replay_budget: usize,
     /// Largest body of the call API, bytes.
     pub call_body: usize,
+    /// Wrong tokens from one address before they are answered with 429.
+    pub wrong_tokens_per_minute: u32,
+    /// Open connections that have not shown a valid token.
+    pub unauthenticated_connections: usize,
 }
 
 /// `[tokens]`.
@@ -167,6 +171,8 @@ impl Default for Limits {
             replay_body: 8 << 20,
             replay_budget: 256 << 20,
             call_body: 16 << 20,
+            wrong_tokens_per_minute: 60,
+            unauthenticated_connections: 1024,
         }
     }
 }

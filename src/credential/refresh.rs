@@ -12,6 +12,7 @@ use crate::telemetry::Metrics;
 use crate::types::{Clock, ConnectionId, UnixSeconds};
 use dashmap::DashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -45,6 +46,9 @@ pub enum LeaseError {
         #[source]
         source: Arc<RefreshError>,
     },
+    /// The install is locked down: nothing is opened.
+    #[error("nexus is locked down")]
+    LockedDown,
     /// Another refresh did not end within 30 s: 503 `refresh_timeout`.
     #[error("the refresh of {connection} did not end in time")]
     Timeout {
@@ -75,6 +79,9 @@ pub enum RefreshError {
         /// Seconds until the next try.
         wait_seconds: u64,
     },
+    /// The install is locked down: nothing is refreshed.
+    #[error("nexus is locked down")]
+    LockedDown,
     /// Did not end within 30 s.
     #[error("the refresh did not end within 30 s")]
     Timeout,
@@ -107,6 +114,7 @@ pub struct Credentials {
     refresher: Arc<Refresher>,
     records: DashMap<ConnectionId, Arc<Record>>,
     tasks: TaskTracker,
+    locked: AtomicBool,
 }
 
 /// Why a refresh is wanted.
@@ -152,6 +160,7 @@ impl Credentials {
             }),
             records: DashMap::new(),
             tasks,
+            locked: AtomicBool::new(false),
         }
     }
 
@@ -180,7 +189,16 @@ impl Credentials {
         self.fresh(connection, egress).await
     }
 
+    /// While locked, no credential is opened and no refresh is started; one that is under way is stored, or its new
+    /// token would be lost. Gives what was so before.
+    pub fn set_locked(&self, locked: bool) -> bool {
+        self.locked.swap(locked, Ordering::AcqRel)
+    }
+
     async fn fresh(&self, connection: &Arc<Connection>, egress: &Arc<Egress>) -> Result<Lease, LeaseError> {
+        if self.locked.load(Ordering::Acquire) {
+            return Err(LeaseError::LockedDown);
+        }
         let access = connection.access();
         let fields = self.open(connection, &access)?;
         if connection.frozen.oauth.is_none() {
@@ -292,6 +310,9 @@ impl Credentials {
         if access.state == ConnectionState::Attention {
             let code = access.state_reason.clone().unwrap_or_default();
             return Err(TokenError::Rejected { code }.into());
+        }
+        if self.locked.load(Ordering::Acquire) {
+            return Err(RefreshError::LockedDown);
         }
         let now = self.refresher.clock.now();
         let interval = match cause {

@@ -24,8 +24,26 @@ enum Hello {
     Gone,
 }
 
-/// Reads the ClientHello, compares its server name with the CONNECT host, dials the vetted address, and copies.
+/// Runs the tunnel until it ends or is cut.
 pub(super) async fn run(
+    plane: &Plane,
+    snapshot: &Snapshot,
+    record: Record,
+    stream: Raw,
+    target: &Target,
+    addresses: &[SocketAddr],
+) {
+    let progress = record.progress();
+    tokio::select! {
+        biased;
+        // The record, dropped with the tunnel, says why.
+        _ = progress.fuse().until_cut() => {}
+        () = tunnel(plane, snapshot, record, stream, target, addresses) => {}
+    }
+}
+
+/// Reads the ClientHello, compares its server name with the CONNECT host, dials the vetted address, and copies.
+async fn tunnel(
     plane: &Plane,
     snapshot: &Snapshot,
     mut record: Record,
@@ -62,8 +80,8 @@ pub(super) async fn run(
         Err(error) => return record.refuse(&Rejection::from(&error)),
     };
     tokio::select! {
-        copied = splice(&mut stream, upstream, Bytes::new(), early.freeze()) => match copied {
-            Ok((from_agent, to_agent)) => record.end_stream(from_agent, to_agent),
+        copied = splice(&mut stream, upstream, Bytes::new(), early.freeze(), record.progress()) => match copied {
+            Ok(()) => record.end_stream(),
             Err(_) => record.abort("broke_off"),
         },
         () = plane.ending.cancelled() => record.abort("shutting_down"),

@@ -3,16 +3,18 @@
 use super::blind;
 use super::front::{Front, Raw};
 use crate::audit::Way;
-use crate::config::{Snapshot, Unmatched};
+use crate::config::Snapshot;
 use crate::identity::Principal;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::downstream::{choice_of, proxy_proof};
 use crate::proxy::engine::{Serving, serve_http1, serve_http2};
+use crate::proxy::exchange::may_pass_without;
 use crate::proxy::finish::Record;
 use crate::proxy::framing::GuardedStream;
 use crate::proxy::handle;
+use crate::proxy::live::Asked;
 use crate::proxy::reject::{Code, Rejection};
-use crate::proxy::{Entry, Tunnel};
+use crate::proxy::{Closing, Entry, Tunnel};
 use crate::types::{Scheme, Target};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -36,7 +38,15 @@ pub(super) async fn connect(
     let mut record = Record::new(&front.plane, Way::Connect, entry.client);
     record.method(request.method());
     let snapshot = front.plane.loader.snapshot();
-    match open(&front, &snapshot, &mut record, &request).await {
+    // Of the tunnel that will be; the stream that carries the CONNECT ends with its answer.
+    let closing = Arc::<Closing>::default();
+    let progress = record.progress();
+    let opened = tokio::select! {
+        biased;
+        cut = progress.fuse().until_cut() => Err(cut.into()),
+        opened = open(&front, &snapshot, &entry, &mut record, &request, &closing) => opened,
+    };
+    match opened {
         Err(rejection) => {
             if let Some(decision) = &entry.decision {
                 decision.stayed();
@@ -74,7 +84,9 @@ pub(super) async fn connect(
                 let (mut stream, early) = parts.io.into_inner().into_parts();
                 stream.rewind(&[parts.read_buf.as_ref(), early.as_ref()].concat());
                 match opening {
-                    Opening::Intercepted(tunnel) => intercept(front, snapshot, record, stream, tunnel, client).await,
+                    Opening::Intercepted(tunnel) => {
+                        intercept(front, snapshot, record, stream, tunnel, client, closing).await;
+                    }
                     Opening::Blind { target, addresses } => {
                         front.plane.metrics.tunnel_opened(false);
                         blind::run(&front.plane, &snapshot, record, stream, &target, &addresses).await;
@@ -90,8 +102,10 @@ pub(super) async fn connect(
 async fn open(
     front: &Front,
     snapshot: &Snapshot,
+    entry: &Entry,
     record: &mut Record,
     request: &Request<Incoming>,
+    closing: &Arc<Closing>,
 ) -> Result<(Opening, Principal), Rejection> {
     if front.plane.draining.is_cancelled() {
         return Err(Rejection::new(Code::Overloaded, "the proxy is shutting down", "connect again").and_close());
@@ -111,22 +125,22 @@ async fn open(
     let (proof, principal, user_choice) =
         proxy_proof(&front.plane, snapshot, record.client(), request.headers()).await?;
     record.principal(&principal);
+    entry.close.known();
+    record.watch(snapshot, &proof, Asked::Nothing, closing)?;
     if front.plane.pseudonym.is_in(request.headers()) {
         return Err(Rejection::new(Code::Loop, "the request came from this proxy", "check the proxy settings"));
     }
     crate::policy::may_reach(&principal, &target.host)?;
     let choice = choice_of(request.headers())?.or(user_choice);
     if snapshot.routes.covers_host(&principal, &target) {
+        record.asks(snapshot, Asked::Tunnel)?;
         let tunnel = Tunnel { target, proof, opened_by: principal.clone(), choice };
         return Ok((Opening::Intercepted(tunnel), principal));
     }
-    let egress = &snapshot.config.egress;
-    let may_tunnel = egress.unmatched == Unmatched::Tunnel
-        && egress.allow_hosts.iter().any(|pattern| pattern.matches(&target.host))
-        && egress.connect_ports.contains(&target.port);
-    if !may_tunnel || choice.is_some() {
+    if !may_pass_without(&snapshot.config, &target) || choice.is_some() {
         return Err(Rejection::from(crate::connection::RouteError::None));
     }
+    record.asks(snapshot, Asked::Bare(target.clone()))?;
     let addresses = snapshot.egress.resolve(&target).await.map_err(|error| Rejection::from(&error))?;
     Ok((Opening::Blind { target, addresses }, principal))
 }
@@ -139,12 +153,20 @@ async fn intercept(
     stream: Raw,
     tunnel: Tunnel,
     client: Option<SocketAddr>,
+    closing: Arc<Closing>,
 ) {
+    // Held to the tunnel's end: as long it is under way.
+    let progress = record.progress();
     let limits = &snapshot.config.limits;
     let Ok(config) = front.leaves.config(&tunnel.target.host) else {
         return record.refuse(&Rejection::new(Code::BadAuthority, "the host does not fit a certificate", ""));
     };
-    let accepted = tokio::time::timeout(limits.header_time, TlsAcceptor::from(config).accept(stream)).await;
+    let accepting = tokio::time::timeout(limits.header_time, TlsAcceptor::from(config).accept(stream));
+    let accepted = tokio::select! {
+        biased;
+        cut = progress.fuse().until_cut() => return record.abort(cut.as_str()),
+        accepted = accepting => accepted,
+    };
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -157,8 +179,7 @@ async fn intercept(
     // The requests inside have records of their own.
     record.forget();
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let entry =
-        Entry { client, tunnel: Some(Arc::new(tunnel)), is_private: true, decision: None, close: Arc::default() };
+    let entry = Entry { client, tunnel: Some(Arc::new(tunnel)), is_private: true, decision: None, close: closing };
     let serving = Serving {
         head: Front::head_limits(limits),
         head_time: limits.header_time,

@@ -2,11 +2,12 @@
 
 use super::connect::connect;
 use super::leaf::LeafCache;
+use super::strangers::Strangers;
 use crate::config::Limits;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::engine::{Serving, serve_http1};
 use crate::proxy::framing::HeadLimits;
-use crate::proxy::{Entry, Plane, handle};
+use crate::proxy::{Closing, Entry, Plane, handle};
 use crate::types::{AgentName, Scope};
 use async_trait::async_trait;
 use dashmap::DashMap;
@@ -46,6 +47,7 @@ pub struct Front {
     pub(super) plane: Arc<Plane>,
     pub(super) leaves: LeafCache,
     pub(super) tunnels: Tunnels,
+    strangers: Strangers,
 }
 
 /// Sockets that are bound and not served yet.
@@ -94,7 +96,7 @@ impl Front {
     /// For these shared parts.
     #[must_use]
     pub fn new(plane: Arc<Plane>, leaves: LeafCache) -> Self {
-        Self { plane, leaves, tunnels: Tunnels::default() }
+        Self { plane, leaves, tunnels: Tunnels::default(), strangers: Strangers::default() }
     }
 
     pub(super) fn head_limits(limits: &Limits) -> HeadLimits {
@@ -115,12 +117,17 @@ impl ServerApp for Front {
         let stream: Raw = stream.into_any().downcast().ok()?;
         let client = stream.get_socket_digest().and_then(|digest| digest.peer_addr()?.as_inet().copied());
         let limits = self.plane.loader.snapshot().config.limits.clone();
+        let close = Arc::<Closing>::default();
+        if let Some(client) = client {
+            let closed = self.strangers.enter(client.ip(), &close, limits.unauthenticated_connections);
+            (0..closed).for_each(|_| self.plane.metrics.stranger_closed());
+        }
         let entry = Entry {
             client,
             tunnel: None,
             is_private: client.is_some_and(|client| client.ip().to_canonical().is_loopback()),
             decision: None,
-            close: Arc::default(),
+            close,
         };
         let serving = Serving {
             head: Self::head_limits(&limits),

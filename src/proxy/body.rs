@@ -1,6 +1,7 @@
 //! The bodies on both sides: what goes upstream, and what goes back to the agent.
 
 use super::finish::Record;
+use super::live::{Cut, Fuse, Side, Watch};
 use super::replay::ReplayBody;
 use super::scrub::{Gunzip, Scrubber};
 use crate::net::{BodyError, UpstreamBody};
@@ -9,8 +10,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -18,12 +19,15 @@ use tokio::time::{Instant, Sleep};
 /// A silence after which held-back bytes are let go.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How far a request body has come.
+/// How far a request has come, shared by all its parts: it is under way for as long as one of them holds this.
 #[derive(Debug, Default)]
 pub struct Progress {
     bytes: AtomicU64,
+    to_agent: AtomicU64,
     done: AtomicBool,
     failed: AtomicBool,
+    fuse: Fuse,
+    watch: OnceLock<Watch>,
 }
 
 impl Progress {
@@ -45,8 +49,28 @@ impl Progress {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Whether it was cut.
+    #[must_use]
+    pub fn fuse(&self) -> &Fuse {
+        &self.fuse
+    }
+
+    /// Its place among what is under way, once it is known who calls.
+    pub(super) fn watch(&self) -> &OnceLock<Watch> {
+        &self.watch
+    }
+
     pub(super) fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of a spliced stream that went to the agent.
+    pub(super) fn to_agent(&self) -> u64 {
+        self.to_agent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_to_agent(&self, bytes: usize) {
+        self.to_agent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn finish(&self) {
@@ -108,6 +132,10 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if this.progress.fuse.poll_cut(Side::Upstream, cx).is_ready() {
+            this.progress.fail();
+            return Poll::Ready(Some(Err("cut".into())));
+        }
         match &mut this.source {
             Source::Nothing => Poll::Ready(None),
             Source::Fixed(bytes) => {
@@ -164,6 +192,9 @@ pub enum AnswerError {
     /// Its coding cannot be undone.
     #[error(transparent)]
     Coding(#[from] super::scrub::GunzipError),
+    /// It may not go on.
+    #[error("cut: {}", .0.as_str())]
+    Cut(Cut),
     /// It was silent for longer than the limit.
     #[error("the upstream was silent for longer than limits.stream_idle")]
     Idle,
@@ -335,6 +366,15 @@ impl ResponseBody {
         }
     }
 
+    /// # Errors
+    /// When it was cut.
+    pub(super) fn uncut(&self) -> Result<(), super::reject::Rejection> {
+        match &self.0 {
+            Kind::Text(_) => Ok(()),
+            Kind::Answer(answer) => answer.record.uncut(),
+        }
+    }
+
     /// An upstream's answer.
     #[must_use]
     pub fn answer(mut answer: Answer) -> Self {
@@ -357,7 +397,10 @@ impl Body for ResponseBody {
                 Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
             }
             Kind::Answer(answer) => {
-                let frame = ready!(answer.poll(cx));
+                let frame = match answer.record.poll_cut(cx) {
+                    Poll::Ready(cut) => Some(Err(AnswerError::Cut(cut))),
+                    Poll::Pending => ready!(answer.poll(cx)),
+                };
                 match &frame {
                     Some(Ok(frame)) => {
                         let length = frame.data_ref().map_or(0, Bytes::len);
@@ -372,6 +415,7 @@ impl Body for ResponseBody {
                         AnswerError::Upstream(_) => "upstream_broke_off",
                         AnswerError::Coding(_) => "upstream_encoding",
                         AnswerError::Idle => "stream_idle",
+                        AnswerError::Cut(cut) => cut.as_str(),
                     }),
                     None => answer.record.end(answer.scrubber.as_ref().map_or(0, Scrubber::found)),
                 }

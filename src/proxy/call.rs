@@ -4,9 +4,11 @@ use super::body::ResponseBody;
 use super::downstream::{AgentBody, Intake, authenticate};
 use super::exchange::exchange;
 use super::finish::Record;
+use super::live::Asked;
 use super::plane::Plane;
 use super::reject::{Code, Rejection};
 use super::tokens::TOKEN_HEADER;
+use super::tunnel::Entry;
 use crate::config::Snapshot;
 use crate::connection::destination_for;
 use crate::identity::Proof;
@@ -52,14 +54,18 @@ fn get() -> String {
 pub(super) async fn call(
     plane: &Arc<Plane>,
     snapshot: &Arc<Snapshot>,
+    entry: &Entry,
     record: &mut Option<Record>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
     this.method(request.method());
     let (parts, body) = request.into_parts();
-    let principal = authenticate(plane, snapshot, this.client(), &Proof::Token(token(&parts.headers)?)).await?;
+    let proof = Proof::Token(token(&parts.headers)?);
+    let principal = authenticate(plane, snapshot, this.client(), &proof).await?;
     this.principal(&principal);
+    entry.close.known();
+    this.watch(snapshot, &proof, Asked::Nothing, &entry.close)?;
     if parts.method != Method::POST {
         return Err(Rejection::new(Code::BadRequest, "calls are POST requests", "POST a JSON object to /v1/call"));
     }
@@ -143,6 +149,7 @@ async fn whole_answer(mut body: ResponseBody, limit: usize) -> Result<Bytes, Rej
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
+            body.uncut()?;
             return Err(Rejection::new(Code::UpstreamUnreachable, "the answer broke off", "try again later"));
         };
         let Some(data) = frame.data_ref() else { continue };

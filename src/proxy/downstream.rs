@@ -1,6 +1,7 @@
 //! From a request as it came in to what it asks for: way in, target, path, principal. All ways end in one [`Intake`].
 
 use super::finish::Record;
+use super::live::Asked;
 use super::plane::Plane;
 use super::reject::{Code, Rejection};
 use super::tokens::{find_tokens, mask_tokens, take_tokens};
@@ -85,10 +86,11 @@ pub fn intercepted(
     let tunnel = entry.tunnel.as_ref().ok_or_else(|| Rejection::new(Code::InternalError, "no tunnel", ""))?;
     record.method(&parts.method);
     let principal = snapshot.directory.recognise(&tunnel.proof, plane.clock.now()).map_err(|_| {
-        entry.close.notify_one();
+        entry.close.gently();
         Rejection::token_invalid()
     })?;
     record.principal(&principal);
+    record.watch(snapshot, &tunnel.proof, Asked::Nothing, &entry.close)?;
     if parts.method == Method::CONNECT {
         return Err(Rejection::new(Code::BadRequest, "CONNECT inside a tunnel", "open a tunnel of its own").and_close());
     }
@@ -162,8 +164,10 @@ pub async fn forward(
     }
     let target = target.clone();
     record.target(&target);
-    let (_, principal, user_choice) = proxy_proof(plane, snapshot, record.client(), &parts.headers).await?;
+    let (proof, principal, user_choice) = proxy_proof(plane, snapshot, record.client(), &parts.headers).await?;
     record.principal(&principal);
+    entry.close.known();
+    record.watch(snapshot, &proof, Asked::Nothing, &entry.close)?;
     refuse_trace(&parts.method)?;
     let path = path_of(&parts.uri)?;
     record.path(&path);
@@ -189,6 +193,7 @@ pub async fn forward(
 pub async fn base_url(
     plane: &Plane,
     snapshot: &Snapshot,
+    entry: &Entry,
     record: &mut Record,
     request: http::Request<Incoming>,
 ) -> Result<Intake, Rejection> {
@@ -208,8 +213,11 @@ pub async fn base_url(
     let found = find_tokens(&parts.headers, rest)?;
     record.path(&path_under("", &mask_tokens(rest)).unwrap_or_else(|_| root()));
     let digest = found.as_ref().map(|found| found.digest).ok_or_else(Rejection::auth_required)?;
-    let principal = authenticate(plane, snapshot, record.client(), &Proof::Token(digest)).await?;
+    let proof = Proof::Token(digest);
+    let principal = authenticate(plane, snapshot, record.client(), &proof).await?;
     record.principal(&principal);
+    entry.close.known();
+    record.watch(snapshot, &proof, Asked::Nothing, &entry.close)?;
     let connection = snapshot.routes.granted(&principal, name).ok_or_else(Rejection::unknown_connection)?;
     if !found.is_some_and(|found| found.is_looked_at(&connection)) {
         return Err(Rejection::auth_required());
@@ -254,6 +262,8 @@ pub async fn proxy_proof(
 ) -> Result<(Proof, Principal, Option<String>), Rejection> {
     let values = headers.get_all(PROXY_AUTHORIZATION).iter().map(http::HeaderValue::as_bytes);
     let credentials = proxy_authorization(values).map_err(|error| match error {
+        // What is there and is no token is a wrong one; what is not there is none.
+        ProofError::Missing | ProofError::Malformed if presents(headers) => wrong_token(plane, snapshot, client),
         ProofError::Missing | ProofError::Malformed => Rejection::auth_required(),
         ProofError::Conflicting => {
             Rejection::new(Code::BadRequest, error.to_string(), "send one agent token").and_close()
@@ -271,13 +281,28 @@ pub async fn proxy_proof(
 pub async fn authenticate(
     plane: &Plane,
     snapshot: &Snapshot,
-    _client: Option<IpAddr>,
+    client: Option<IpAddr>,
     proof: &Proof,
 ) -> Result<Principal, Rejection> {
-    snapshot.directory.recognise(proof, plane.clock.now()).map_err(|_| {
-        plane.metrics.authentication_failed();
-        Rejection::auth_required()
-    })
+    snapshot.directory.recognise(proof, plane.clock.now()).map_err(|_| wrong_token(plane, snapshot, client))
+}
+
+/// Counts a wrong token against its address. Whatever is wrong with it, the answer is the same, and so is the way to it.
+fn wrong_token(plane: &Plane, snapshot: &Snapshot, client: Option<IpAddr>) -> Rejection {
+    plane.metrics.authentication_failed();
+    // A Unix socket has no address; its file's mode says who may connect.
+    let Some(client) = client else { return Rejection::auth_required() };
+    match plane.wrong_tokens.count(client, snapshot.config.limits.wrong_tokens_per_minute) {
+        Ok(()) => Rejection::auth_required(),
+        Err(wait) => {
+            plane.metrics.authentication_limited();
+            Rejection::wrong_tokens(wait)
+        }
+    }
+}
+
+fn presents(headers: &HeaderMap) -> bool {
+    headers.get_all(PROXY_AUTHORIZATION).iter().any(|value| !value.as_bytes().trim_ascii().is_empty())
 }
 
 /// TRACE would give back the request, credential included (RFC 9110 section 9.3.8).

@@ -72,7 +72,8 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = serving.draining.cancelled() => None,
-        () = close.notified() => None,
+        () = close.asked() => None,
+        () = close.cut() => return,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -81,6 +82,7 @@ where
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = serving.ending.cancelled() => Ok(()),
+                () = close.cut() => Ok(()),
             }
         }
     };
@@ -115,7 +117,8 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = serving.draining.cancelled() => None,
-        () = close.notified() => {
+        () = close.cut() => return,
+        () = close.asked() => {
             // The refusal goes out before the GOAWAY: some clients take nothing behind one.
             tokio::time::timeout(LINGER, connection.as_mut()).await.ok()
         }
@@ -127,6 +130,7 @@ where
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = serving.ending.cancelled() => Ok(()),
+                () = close.cut() => Ok(()),
             }
         }
     };

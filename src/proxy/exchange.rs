@@ -5,19 +5,20 @@ use super::body::{Progress, RequestBody, ResponseBody};
 use super::downstream::{AgentBody, Intake};
 use super::finish::Record;
 use super::hygiene;
+use super::live::Asked;
 use super::plane::Plane;
 use super::reject::{Code, Rejection};
 use super::replay::Replay;
 use super::response;
 use super::scrub::Scrubber;
 use super::upstream::{Outbound, without_agent_copies};
-use crate::config::{Limits, Snapshot, Unmatched};
+use crate::config::{Config, Limits, Snapshot, Unmatched};
 use crate::connection::{Choice, RouteError};
 use crate::credential::{Lease, RefreshError};
 use crate::net::{Alpn, PoolKey, Upstream, UpstreamBody};
 use crate::policy::{self, Permit};
 use crate::strategy::Injection;
-use crate::types::Scheme;
+use crate::types::{Scheme, Target};
 use http::{Response, StatusCode};
 use http_body::Body;
 use std::sync::Arc;
@@ -174,7 +175,10 @@ async fn authorize(
     };
     let choice = match routed {
         Ok(choice) => choice,
-        Err(RouteError::None) if intake.choice.is_none() && may_pass_without(snapshot, intake) => return Ok(None),
+        Err(RouteError::None) if intake.choice.is_none() && may_pass_without(&snapshot.config, &intake.target) => {
+            record.asks(snapshot, Asked::Bare(intake.target.clone()))?;
+            return Ok(None);
+        }
         Err(error) => return Err(error.into()),
     };
     record.connection(&choice.connection);
@@ -190,6 +194,13 @@ async fn authorize(
         path: &intake.path,
     };
     let permit = policy::decide(&intake.principal, &question)?;
+    let asked = Asked::With {
+        connection: Arc::clone(&choice.connection),
+        target: intake.target.clone(),
+        method: intake.method.clone(),
+        path: intake.path.clone(),
+    };
+    record.asks(snapshot, asked)?;
     let lease = Box::pin(plane.credentials.lease(&permit, &choice.connection, &snapshot.egress)).await?;
     let now = plane.clock.now();
     plane.usage.connection(&choice.connection.id, now);
@@ -199,12 +210,13 @@ async fn authorize(
     Ok(Some(Authorized { choice, permit, lease }))
 }
 
-fn may_pass_without(snapshot: &Snapshot, intake: &Intake) -> bool {
-    let egress = &snapshot.config.egress;
+/// Whether a request or tunnel to a host that no connection covers may go there without a credential.
+#[must_use]
+pub fn may_pass_without(config: &Config, target: &Target) -> bool {
+    let egress = &config.egress;
     egress.unmatched == Unmatched::Tunnel
-        && egress.allow_hosts.iter().any(|pattern| pattern.matches(&intake.target.host))
-        && (intake.target.scheme == Scheme::Http && intake.target.port == 80
-            || egress.connect_ports.contains(&intake.target.port))
+        && egress.allow_hosts.iter().any(|pattern| pattern.matches(&target.host))
+        && (target.scheme == Scheme::Http && target.port == 80 || egress.connect_ports.contains(&target.port))
 }
 
 /// How attempts reach the upstream.
@@ -229,6 +241,7 @@ impl Route<'_> {
         bodies: &mut Bodies,
     ) -> Result<UpstreamAnswer, Rejection> {
         let upstream = self.upstream(record, true).await?;
+        record.uncut()?;
         let spare = upstream.is_reused().then(|| outbound.clone());
         let failure = match self.attempt(upstream, outbound, inject, bodies).await {
             Ok(answer) => return Ok(answer),
@@ -240,6 +253,7 @@ impl Route<'_> {
         {
             bodies.set_next(body);
             let upstream = self.upstream(record, false).await?;
+            record.uncut()?;
             return self.attempt(upstream, spare, inject, bodies).await.map_err(|failure| self.rejection(failure));
         }
         Err(self.rejection(failure))

@@ -1,12 +1,15 @@
 //! The one exit of a request: its terminal audit line and its metrics.
 
 use super::body::Progress;
+use super::live::{Asked, Cut, Side};
 use super::plane::Plane;
 use super::reject::Rejection;
 use super::tokens::mask_tokens;
+use super::tunnel::Closing;
 use crate::audit::{AuditError, Event, Kind, Way};
+use crate::config::Snapshot;
 use crate::connection::Connection;
-use crate::identity::Principal;
+use crate::identity::{Principal, Proof};
 use crate::telemetry::Decision;
 use crate::types::{CanonicalPath, RequestId, Scheme, Target, TokenId};
 use std::net::SocketAddr;
@@ -113,6 +116,51 @@ impl Record {
         self.event.issuer = principal.issuer.as_ref().map(ToString::to_string);
     }
 
+    /// The caller was recognised by `proof` in `used`: from now on it is under way, and cut when the proof is no good
+    /// any more.
+    ///
+    /// # Errors
+    /// When that is so already.
+    pub fn watch(&self, used: &Snapshot, proof: &Proof, asked: Asked, closing: &Arc<Closing>) -> Result<(), Rejection> {
+        let enter = || self.plane.live.enter(proof.clone(), asked, &self.progress, closing);
+        self.progress.watch().get_or_init(enter);
+        self.judge(used)
+    }
+
+    /// What it does is known.
+    ///
+    /// # Errors
+    /// When it may not any more.
+    pub fn asks(&self, used: &Snapshot, asked: Asked) -> Result<(), Rejection> {
+        if let Some(watch) = self.progress.watch().get() {
+            watch.set_asked(asked);
+        }
+        self.judge(used)
+    }
+
+    /// Whoever published a newer snapshot than `used` may have looked before this was there.
+    fn judge(&self, used: &Snapshot) -> Result<(), Rejection> {
+        let current = self.plane.loader.snapshot();
+        if !std::ptr::eq(Arc::as_ptr(&current), used)
+            && let Some(watch) = self.progress.watch().get()
+            && let Some(cut) = watch.judge(&current, self.plane.clock.now())
+        {
+            return Err(cut.into());
+        }
+        self.uncut()
+    }
+
+    /// # Errors
+    /// When it was cut.
+    pub fn uncut(&self) -> Result<(), Rejection> {
+        self.progress.fuse().cut().map_or(Ok(()), |cut| Err(cut.into()))
+    }
+
+    /// Ready when it was cut.
+    pub(super) fn poll_cut(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Cut> {
+        self.progress.fuse().poll_cut(Side::Agent, cx)
+    }
+
     /// With which connection.
     pub fn connection(&mut self, connection: &Connection) {
         self.event.connection = Some(connection.name.to_string());
@@ -175,7 +223,8 @@ impl Record {
     /// The request was refused, or failed before an answer came.
     pub fn refuse(&mut self, rejection: &Rejection) {
         self.event.status = Some(rejection.status(self.way).as_u16());
-        self.event.reason = Some(rejection.code.as_str().to_owned());
+        let cut = self.progress.fuse().cut();
+        self.event.reason = Some(cut.map_or(rejection.code.as_str(), Cut::as_str).to_owned());
         let kind = if self.has_started() { Kind::Aborted } else { Kind::Denied };
         self.terminal(kind);
     }
@@ -195,10 +244,8 @@ impl Record {
         self.terminal(Kind::Aborted);
     }
 
-    /// A tunnel or upgraded connection ended after so many bytes.
-    pub fn end_stream(&mut self, from_agent: u64, to_agent: u64) {
-        self.progress.add(usize::try_from(from_agent).unwrap_or(usize::MAX));
-        self.response_bytes += to_agent;
+    /// A tunnel or upgraded connection ended; its bytes were counted on the way.
+    pub fn end_stream(&mut self) {
         self.terminal(Kind::End);
     }
 
@@ -216,6 +263,7 @@ impl Record {
         event.event = kind;
         event.duration_ms = Some(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
         let request_bytes = self.progress.bytes();
+        self.response_bytes += self.progress.to_agent();
         if self.sent.is_some() {
             event.request_bytes = Some(request_bytes);
             event.response_bytes = Some(self.response_bytes);
@@ -238,7 +286,9 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.done {
-            self.abort(if std::thread::panicking() {
+            self.abort(if let Some(cut) = self.progress.fuse().cut() {
+                cut.as_str()
+            } else if std::thread::panicking() {
                 "internal_error"
             } else if self.plane.ending.is_cancelled() {
                 "shutting_down"

@@ -6,6 +6,7 @@ use super::downstream::authenticate;
 use super::finish::Record;
 use super::plane::Plane;
 use super::reject::{Code, Rejection};
+use super::tunnel::Entry;
 use crate::config::Snapshot;
 use crate::identity::{MAX_GENERATIONS, Principal, Proof, Standing};
 use crate::policy::{Narrowing, TokenRights, narrow};
@@ -59,14 +60,17 @@ enum Life {
 pub(super) async fn mint(
     plane: &Arc<Plane>,
     snapshot: &Arc<Snapshot>,
+    entry: &Entry,
     record: &mut Option<Record>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
     this.method(request.method());
     let (parts, body) = request.into_parts();
-    let principal = authenticate(plane, snapshot, this.client(), &Proof::Token(token(&parts.headers)?)).await?;
+    let proof = Proof::Token(token(&parts.headers)?);
+    let principal = authenticate(plane, snapshot, this.client(), &proof).await?;
     this.principal(&principal);
+    entry.close.known();
     if parts.method != Method::POST {
         return Err(Rejection::new(
             Code::BadRequest,

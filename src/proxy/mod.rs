@@ -8,7 +8,9 @@ pub mod engine;
 pub mod exchange;
 pub mod finish;
 pub mod framing;
+pub mod guesses;
 pub mod hygiene;
+pub mod live;
 pub mod plane;
 pub mod reject;
 pub mod replay;
@@ -23,7 +25,7 @@ mod call;
 mod mint;
 
 pub use plane::Plane;
-pub use tunnel::{Entry, Tunnel};
+pub use tunnel::{Closing, Entry, Tunnel};
 
 use body::ResponseBody;
 use finish::Record;
@@ -48,6 +50,7 @@ pub async fn handle(plane: Arc<Plane>, entry: Arc<Entry>, request: Request<Incom
         record.principal(&tunnel.opened_by);
     }
     let request_id = record.as_ref().map_or_else(RequestId::generate, |record| record.request_id().clone());
+    let progress = record.as_ref().map(Record::progress).unwrap_or_default();
     let is_h2 = request.version() == http::Version::HTTP_2;
     // Only such a request has bytes behind it that wait for what its answer says.
     let decides = request.headers().contains_key(http::header::UPGRADE) && request.body().is_end_stream();
@@ -56,10 +59,18 @@ pub async fn handle(plane: Arc<Plane>, entry: Arc<Entry>, request: Request<Incom
         None => {
             let snapshot = plane.loader.snapshot();
             let answering = answer(&plane, &snapshot, &entry, way, &mut record, request);
-            // A panic is this request's alone, and on record.
-            AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| Err(Rejection::internal()))
+            tokio::select! {
+                biased;
+                cut = progress.fuse().until_cut() => Err(cut.into()),
+                // A panic is this request's alone, and on record.
+                answered = AssertUnwindSafe(answering).catch_unwind() => {
+                    answered.unwrap_or_else(|_| Err(Rejection::internal()))
+                }
+            }
         }
     };
+    // What was cut may have failed by that before it was noticed here.
+    let result = result.map_err(|rejection| progress.fuse().cut().map_or(rejection, Rejection::from));
     let mut response = result.unwrap_or_else(|rejection| {
         let way = way.unwrap_or(Way::Forward);
         let response = rejection.response(way, &request_id);
@@ -95,9 +106,9 @@ async fn answer(
         hygiene::asks_for_websocket(request.method(), request.headers()).then(|| hyper::upgrade::on(&mut request));
     let mut intake = match way {
         Some(Way::Intercepted) => downstream::intercepted(plane, snapshot, entry, this, request)?,
-        Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, this, request).await?,
-        Some(Way::Call) => return call::call(plane, snapshot, record, request).await,
-        Some(Way::Mint) => return mint::mint(plane, snapshot, record, request).await,
+        Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, entry, this, request).await?,
+        Some(Way::Call) => return call::call(plane, snapshot, entry, record, request).await,
+        Some(Way::Mint) => return mint::mint(plane, snapshot, entry, record, request).await,
         Some(_) => downstream::forward(plane, snapshot, entry, this, request).await?,
         None => {
             this.method(request.method());

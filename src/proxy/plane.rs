@@ -1,7 +1,9 @@
 //! What every request of the process shares.
 
 use super::body::RequestBody;
+use super::guesses::WrongTokens;
 use super::hygiene::Pseudonym;
+use super::live::Live;
 use super::replay::ReplayBudget;
 use crate::audit::Spool;
 use crate::config::Loader;
@@ -41,6 +43,10 @@ pub struct Plane {
     pub clock: Clock,
     /// When connections and tokens were last used.
     pub usage: Arc<UsageLog>,
+    /// What is under way, to be cut when it may not go on.
+    pub live: Arc<Live>,
+    /// Wrong tokens by address.
+    pub wrong_tokens: WrongTokens,
     /// Connections, tunnels and upgraded streams, waited for at the end.
     pub tasks: TaskTracker,
     /// Cancelled when the process begins to stop: connections finish what they have and close.
@@ -49,20 +55,29 @@ pub struct Plane {
     pub ending: CancellationToken,
 }
 
+impl Plane {
+    /// Asks everything under way again, after the snapshot changed or time went by, and cuts what may not go on.
+    pub fn judge(&self) {
+        for cut in self.live.judge(&self.loader.snapshot(), self.clock.now()) {
+            self.metrics.cut(cut as usize - 1);
+        }
+    }
+}
+
 /// Asks the owner of the plane to apply changes of the store at once, and waits for it.
 #[derive(Debug, Clone)]
 pub struct Applies(mpsc::Sender<oneshot::Sender<Result<i64, String>>>);
 
 /// The owner's end of [`Applies`].
 #[derive(Debug)]
-pub struct Asked(mpsc::Receiver<oneshot::Sender<Result<i64, String>>>);
+pub struct Applying(mpsc::Receiver<oneshot::Sender<Result<i64, String>>>);
 
 impl Applies {
     /// Both ends.
     #[must_use]
-    pub fn channel() -> (Self, Asked) {
+    pub fn channel() -> (Self, Applying) {
         let (sender, receiver) = mpsc::channel(64);
-        (Self(sender), Asked(receiver))
+        (Self(sender), Applying(receiver))
     }
 
     /// Returns when the store's changes are in force; gives its generation.
@@ -77,7 +92,7 @@ impl Applies {
     }
 }
 
-impl Asked {
+impl Applying {
     /// The next who asks, to be answered with the generation that is in force.
     pub async fn next(&mut self) -> Option<oneshot::Sender<Result<i64, String>>> {
         self.0.recv().await

@@ -2,6 +2,7 @@
 
 use super::body::ResponseBody;
 use super::framing::Violation;
+use super::live::Cut;
 use crate::audit::{AuditError, Way};
 use crate::connection::RouteError;
 use crate::credential::LeaseError;
@@ -9,7 +10,7 @@ use crate::net::NetError;
 use crate::policy::{Denial, Wider};
 use crate::store::StoreError;
 use crate::types::{AuthorityError, PathError, RequestId, UrlError};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use std::borrow::Cow;
 
@@ -140,12 +141,14 @@ pub struct Rejection {
     pub hint: Cow<'static, str>,
     /// Whether the connection ends with it.
     pub close: bool,
+    /// Seconds after which it is worth trying again.
+    pub retry_after: Option<u64>,
 }
 
 impl Rejection {
     /// A refusal that leaves the connection open.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), hint: hint.into(), close: false }
+        Self { code, message: message.into(), hint: hint.into(), close: false, retry_after: None }
     }
 
     /// The same, closing the connection.
@@ -169,12 +172,21 @@ impl Rejection {
     /// The token of a tunnel has been revoked or has expired.
     #[must_use]
     pub fn token_invalid() -> Self {
-        Self::new(
-            Code::TokenInvalid,
-            "the agent token of this tunnel is no longer valid",
-            "connect again with a valid token",
-        )
-        .and_close()
+        Self::new(Code::TokenInvalid, "the agent token is no longer valid", "connect again with a valid token")
+            .and_close()
+    }
+
+    /// The address has shown too many wrong tokens; a valid one is taken all the same.
+    #[must_use]
+    pub fn wrong_tokens(wait: std::time::Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1_000).max(1);
+        let mut rejection = Self::new(
+            Code::RateLimited,
+            "too many wrong agent tokens came from this address",
+            "use a valid agent token, which is taken at any time",
+        );
+        rejection.retry_after = u64::try_from(seconds).ok();
+        rejection
     }
 
     /// `/c/NAME` or a call names a connection that does not exist or is not granted.
@@ -237,6 +249,9 @@ impl Rejection {
             }
             _ => {}
         }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if self.close {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -260,6 +275,23 @@ impl From<Violation> for Rejection {
             | Violation::Chunk => Code::BadRequest,
         };
         Self::new(code, violation.describe(), "send a request that follows RFC 9112").and_close()
+    }
+}
+
+impl From<Cut> for Rejection {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::TokenRevoked | Cut::TokenExpired | Cut::LockedDown => Self::token_invalid(),
+            Cut::ConnectionDisabled | Cut::ConnectionDeleted | Cut::ConnectionReplaced => {
+                Self::from(RouteError::None).and_close()
+            }
+            Cut::Denied => Self::new(
+                Code::Denied,
+                "what this token may use was narrowed while the request was under way",
+                "ask for a token with a wider grant if this is wanted",
+            )
+            .and_close(),
+        }
     }
 }
 
@@ -363,6 +395,7 @@ impl From<LeaseError> for Rejection {
                 format!("the credential of {connection} cannot be opened"),
                 "`nexus doctor` tells more",
             ),
+            LeaseError::LockedDown => Self::token_invalid(),
             LeaseError::Attention { .. } => Self::new(Code::CredentialUnavailable, error.to_string(), hint),
         }
     }

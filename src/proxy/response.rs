@@ -143,15 +143,19 @@ fn switch(
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = headers;
     let ending = plane.ending.clone();
+    let progress = record.progress();
     plane.tasks.spawn(async move {
         let copied = async {
             let upstream = body.upgrade().await.ok().flatten()?;
             let mut downstream = TokioIo::new(upgrade.await.ok()?);
-            super::splice::splice(&mut downstream, upstream.stream, upstream.early, bytes::Bytes::new()).await.ok()
+            let (early, progress) = (upstream.early, Arc::clone(&progress));
+            super::splice::splice(&mut downstream, upstream.stream, early, bytes::Bytes::new(), progress).await.ok()
         };
         tokio::select! {
+            biased;
+            cut = progress.fuse().until_cut() => record.abort(cut.as_str()),
             copied = copied => match copied {
-                Some((from_agent, to_agent)) => record.end_stream(from_agent, to_agent),
+                Some(()) => record.end_stream(),
                 None => record.abort("upgrade_failed"),
             },
             () = ending.cancelled() => record.abort("shutting_down"),

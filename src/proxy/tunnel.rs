@@ -3,9 +3,12 @@
 use super::framing::Decision;
 use crate::identity::{Principal, Proof};
 use crate::types::Target;
+use parking_lot::Mutex;
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// An intercepted tunnel. The principal is checked again at each request inside it.
 #[derive(Debug)]
@@ -31,6 +34,46 @@ pub struct Entry {
     pub is_private: bool,
     /// Tells the stream what came of a CONNECT or an upgrade; none for h2.
     pub decision: Option<Decision>,
-    /// Asks the engine to close after the answers under way.
-    pub close: Arc<Notify>,
+    /// Asks the engine to close.
+    pub close: Arc<Closing>,
+}
+
+/// The end of a downstream connection, as others bring it about.
+#[derive(Debug, Default)]
+pub struct Closing {
+    gently: Notify,
+    at_once: CancellationToken,
+    stranger: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Closing {
+    /// Closes after the answers under way.
+    pub fn gently(&self) {
+        self.gently.notify_one();
+    }
+
+    /// Closes whatever is under way.
+    pub fn at_once(&self) {
+        self.at_once.cancel();
+    }
+
+    /// Returns when it is to close after the answers under way.
+    pub async fn asked(&self) {
+        self.gently.notified().await;
+    }
+
+    /// Returns when it is to close at once.
+    pub async fn cut(&self) {
+        self.at_once.cancelled().await;
+    }
+
+    /// Keeps `place` until the caller is [`Closing::known`].
+    pub fn stranger(&self, place: Box<dyn Any + Send>) {
+        *self.stranger.lock() = Some(place);
+    }
+
+    /// The caller has shown who it is.
+    pub fn known(&self) {
+        drop(self.stranger.lock().take());
+    }
 }

@@ -194,6 +194,16 @@ pub trait Store: Send + Sync + 'static {
     /// Gives the lease back without a new credential.
     async fn release_refresh_lease(&self, id: &ConnectionId, fence: i64) -> Result<(), StoreError>;
 
+    /// Since when all agents are locked out, if they are.
+    async fn lockdown_at(&self) -> Result<Option<UnixSeconds>, StoreError>;
+
+    /// Revokes every token of every tenant. Gives how many were still valid.
+    async fn revoke_all_tokens(&self, now: UnixSeconds) -> Result<u64, StoreError>;
+
+    /// Ends a lockdown and revokes every token, in one transaction: whoever had one needs a new one. Gives how many were
+    /// still valid, and `None` when there is no lockdown.
+    async fn lift_lockdown(&self, now: UnixSeconds) -> Result<Option<u64>, StoreError>;
+
     /// Writes last-used times; outside the generation.
     async fn record_usage(&self, usage: &[Usage]) -> Result<(), StoreError>;
 

@@ -46,6 +46,17 @@ const DECISIONS: [&str; 4] = ["injected", "tunnelled", "denied", "answered"];
 /// `none`: no answer reached the agent.
 const CODE_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Why what was under way was cut, in the order of the proxy's own list.
+const CUTS: [&str; 7] = [
+    "token_revoked",
+    "token_expired",
+    "connection_disabled",
+    "connection_deleted",
+    "connection_replaced",
+    "denied",
+    "locked_down",
+];
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -62,6 +73,9 @@ pub struct Metrics {
     leaf_hits: IntCounter,
     leaf_misses: IntCounter,
     authentication_failures: IntCounter,
+    authentication_limited: IntCounter,
+    strangers_closed: IntCounter,
+    cuts: [IntCounter; CUTS.len()],
     refreshes: [IntCounter; 4],
     redactions: IntCounter,
     audit_ok: IntCounter,
@@ -90,6 +104,7 @@ impl Metrics {
         let refreshes =
             new.counters("nexus_credential_refresh_total", "Credential refreshes, by how they ended.", &["result"]);
         let audit = new.counters("nexus_audit_events_total", "Audit lines, written or not.", &["result"]);
+        let cuts = new.counters("nexus_cuts_total", "Requests and tunnels that were cut while under way.", &["reason"]);
         let build = new.register(
             IntGaugeVec::new(Opts::new("nexus_build_info", "The running version; always 1."), &["version"])
                 .expect(VALID),
@@ -119,7 +134,14 @@ impl Metrics {
             tunnels_blind: tunnels.with_label_values(&["blind"]),
             leaf_hits: new.counter("nexus_leaf_cert_cache_hits_total", "Leaf certificates found in the cache."),
             leaf_misses: new.counter("nexus_leaf_cert_cache_misses_total", "Leaf certificates minted."),
-            authentication_failures: new.counter("nexus_proxy_auth_failures_total", "Wrong or missing agent tokens."),
+            authentication_failures: new.counter("nexus_proxy_auth_failures_total", "Wrong agent tokens."),
+            authentication_limited: new
+                .counter("nexus_proxy_auth_limited_total", "Wrong agent tokens over the budget of their address."),
+            strangers_closed: new.counter(
+                "nexus_connections_closed_unauthenticated_total",
+                "Downstream connections closed to make room, before they showed a valid token.",
+            ),
+            cuts: CUTS.map(|reason| cuts.with_label_values(&[reason])),
             refreshes: ["refreshed", "adopted", "rejected", "failed"]
                 .map(|result| refreshes.with_label_values(&[result])),
             redactions: new.counter("nexus_redactions_total", "Reflected credentials scrubbed from answers."),
@@ -219,6 +241,23 @@ impl Metrics {
     /// A wrong token (`nexus_proxy_auth_failures_total`).
     pub fn authentication_failed(&self) {
         self.authentication_failures.inc();
+    }
+
+    /// It was over the budget of its address (`nexus_proxy_auth_limited_total`).
+    pub fn authentication_limited(&self) {
+        self.authentication_limited.inc();
+    }
+
+    /// A connection without a valid token was closed to make room (`nexus_connections_closed_unauthenticated_total`).
+    pub fn stranger_closed(&self) {
+        self.strangers_closed.inc();
+    }
+
+    /// Something under way was cut (`nexus_cuts_total{reason}`); `reason` counts from 0.
+    pub fn cut(&self, reason: usize) {
+        if let Some(counter) = self.cuts.get(reason) {
+            counter.inc();
+        }
     }
 
     /// A refresh ended (`nexus_credential_refresh_total{result}`).
@@ -326,6 +365,9 @@ mod tests {
             "nexus_leaf_cert_cache_hits_total 0",
             "nexus_leaf_cert_cache_misses_total 0",
             "nexus_proxy_auth_failures_total 0",
+            "nexus_proxy_auth_limited_total 0",
+            "nexus_connections_closed_unauthenticated_total 0",
+            r#"nexus_cuts_total{reason="locked_down"} 0"#,
             r#"nexus_credential_refresh_total{result="adopted"} 0"#,
             "nexus_redactions_total 0",
             r#"nexus_audit_events_total{result="ok"} 0"#,

@@ -256,12 +256,15 @@ def test_revocation(nexus, server, nexus_ca, upstream, ask):
         assert h1.answer().status == 200
         nexus.nexus("token", "revoke", token_id)
         before = len(upstream.requests)
-        h1.send(ask("/status/200"))
-        refused = h1.answer()
-        assert (refused.status, refused.code) == (403, "token_invalid")
-        assert h1.is_closed()
-        busy.send(ask("/status/200"))
-        assert busy.answer().status == 403
+        # Idle tunnels are closed; a request that comes before that is refused.
+        for wire in (h1, busy):
+            try:
+                wire.send(ask("/status/200"))
+            except OSError:
+                continue
+            refused = wire.answer()
+            assert refused is None or (refused.status, refused.code) == (403, "token_invalid")
+            assert wire.is_closed()
         with Wire(server.port) as wire:
             assert wire.connect(f"{API}:{upstream.port}", token).status == 407
         with Wire(server.port) as wire:
@@ -272,7 +275,7 @@ def test_revocation(nexus, server, nexus_ca, upstream, ask):
 
 
 def test_revocation_in_h2(nexus, server, nexus_ca, upstream):
-    """The connection is closed soon after the refusal, so that a later request needs a new tunnel; none is served meanwhile."""
+    """The connection is closed, so that a later request needs a new tunnel; none is served meanwhile."""
     token_id, token = nexus.token("api", "doomed-h2")
     with httpx.Client(
         http2=True, verify=ssl.create_default_context(cafile=nexus_ca), trust_env=False,
@@ -283,8 +286,6 @@ def test_revocation_in_h2(nexus, server, nexus_ca, upstream):
         assert (first.status_code, first.http_version) == (200, "HTTP/2")
         nexus.nexus("token", "revoke", token_id)
         before = len(upstream.requests)
-        refused = client.get(url)
-        assert (refused.status_code, refused.headers["x-nexus-error"]) == (403, "token_invalid")
         deadline = time.monotonic() + 10
         while True:
             assert time.monotonic() < deadline, "the connection was not closed"

@@ -77,6 +77,8 @@ connect = "1m"
 first_byte = "none"
 stream_idle = "1h"
 tunnels_per_agent = 1
+wrong_tokens_per_minute = 5
+unauthenticated_connections = 16
 replay_body = 0
 replay_budget = "1GiB"
 call_body = "1MiB"
@@ -118,6 +120,8 @@ max_expires = "7d"
             replay_body: 0,
             replay_budget: 1 << 30,
             call_body: 1 << 20,
+            wrong_tokens_per_minute: 5,
+            unauthenticated_connections: 16,
         },
         audit: crate::audit::AuditSettings { on_full: OnFull::DropWithGapRecord, durability: Durability::Disk },
         tokens: crate::config::TokenLimits {

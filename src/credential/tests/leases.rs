@@ -249,3 +249,21 @@ async fn edited_record_does_not_open() {
     let error = lease(&install.credentials(), &install, &edited).await.unwrap_err();
     assert!(matches!(error, LeaseError::Sealed { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_lockdown_opens_and_refreshes_nothing() {
+    let install = Install::new(|_| token("fresh", 3_600, None)).await;
+    let setup = Setup { issued_at: Some(START - 100), expires_at: Some(START + 10), ..Setup::default() };
+    let connection = install.register(setup).await;
+    let credentials = install.credentials();
+    assert!(!credentials.set_locked(true));
+    assert!(matches!(lease(&credentials, &install, &connection).await, Err(LeaseError::LockedDown)));
+    let refreshed = credentials.refresh(&connection, 1, &install.egress).await;
+    assert!(matches!(*refreshed.unwrap_err(), RefreshError::LockedDown));
+    assert_eq!(install.endpoint.calls(), 0);
+    assert!(credentials.set_locked(false));
+    assert!(lease(&credentials, &install, &connection).await.is_ok());
+    // Near its end, it was refreshed in the background.
+    credentials.settle().await;
+    assert_eq!((install.endpoint.calls(), connection.access().version), (1, 2));
+}

@@ -6,6 +6,7 @@ mod change;
 mod changes;
 mod connections;
 mod leases;
+mod lockdown;
 mod manifest;
 mod open;
 mod purge;
@@ -210,6 +211,18 @@ impl Store for SqliteStore {
 
     async fn release_refresh_lease(&self, id: &ConnectionId, fence: i64) -> Result<(), StoreError> {
         self.return_lease(id, fence).await
+    }
+
+    async fn lockdown_at(&self) -> Result<Option<UnixSeconds>, StoreError> {
+        self.read_lockdown().await
+    }
+
+    async fn revoke_all_tokens(&self, now: UnixSeconds) -> Result<u64, StoreError> {
+        self.write_revocation_of_all(now).await
+    }
+
+    async fn lift_lockdown(&self, now: UnixSeconds) -> Result<Option<u64>, StoreError> {
+        self.end_lockdown(now).await
     }
 
     async fn record_usage(&self, usage: &[Usage]) -> Result<(), StoreError> {

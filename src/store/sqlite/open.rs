@@ -37,8 +37,8 @@ pub struct StoreFile {
     install_id: String,
     /// The schema that was found, if it is behind.
     behind: Option<i64>,
-    writer: SqlitePool,
-    readers: SqlitePool,
+    pub(super) writer: SqlitePool,
+    pub(super) readers: SqlitePool,
     watch: Watch,
 }
 

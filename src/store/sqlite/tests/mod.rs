@@ -3,6 +3,7 @@
 mod crash;
 mod file;
 mod leases;
+mod lockdown;
 mod records;
 mod tampering;
 mod tenants;
