@@ -1,5 +1,6 @@
 //! From the file's text to [`Config`]: validated without I/O, all problems at once.
 
+mod identity;
 mod server;
 
 use super::file::{Document, Place, Section, Value, shown};

@@ -314,12 +314,14 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
             }
         }
     }
+    let routes = snapshot.routes.updated(connections, &deleted);
     Snapshot {
         directory: Directory {
             tokens: snapshot.directory.tokens.updated(&changes.tokens, &changes.deleted_tokens),
             locked: changes.locked,
+            names: Some(Arc::new(routes.clone())),
         },
-        routes: snapshot.routes.updated(connections, &deleted),
+        routes,
         generation: changes.generation,
         ..snapshot.clone()
     }

@@ -1,8 +1,9 @@
 //! Everyone who may call, and the one place where a proof becomes a principal.
 
-use super::{Principal, Rejected, TokenTable};
+use super::{Attributes, Mapping, Names, Principal, Rejected, TokenTable};
 use crate::secret::TokenDigest;
-use crate::types::UnixSeconds;
+use crate::types::{ConnectionId, Scope, UnixSeconds};
+use std::sync::Arc;
 
 /// What a caller proves itself with. A tunnel keeps it and has it judged anew at each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Directory {
     pub tokens: TokenTable,
     /// Whether all agents are locked out.
     pub locked: bool,
+    /// Where mappings find connections by their names; none finds none.
+    pub names: Option<Arc<dyn Names>>,
 }
 
 impl Directory {
@@ -32,5 +35,27 @@ impl Directory {
         match proof {
             Proof::Token(digest) => self.tokens.authenticate(digest, now),
         }
+    }
+
+    /// The principal that a mapping makes of verified attributes, with the connections as they are in this snapshot.
+    /// `issuer` is the name, from the config, of who vouches for them.
+    ///
+    /// # Errors
+    /// [`Rejected::NotMapped`].
+    pub fn mapped(&self, mapping: &Mapping, issuer: &Arc<str>, attributes: &Attributes) -> Result<Principal, Rejected> {
+        let none: &dyn Names = &NoNames;
+        mapping.principal(issuer, attributes, self.names.as_deref().unwrap_or(none)).map_err(|error| {
+            tracing::info!(%issuer, "a caller that {issuer} vouches for was refused: {error}");
+            Rejected::NotMapped
+        })
+    }
+}
+
+#[derive(Debug)]
+struct NoNames;
+
+impl Names for NoNames {
+    fn connection(&self, _: &Scope, _: &str) -> Option<ConnectionId> {
+        None
     }
 }

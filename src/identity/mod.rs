@@ -3,10 +3,12 @@
 //! Opaque tokens; another proof is another file. Not here: what the principal may do (policy).
 
 mod directory;
+mod mapping;
 mod proof;
 mod tokens;
 
 pub use directory::{Directory, Proof};
+pub use mapping::{Attributes, Claim, Condition, Mapping, MappingError, Names, Rule, Template, TemplateError};
 pub use proof::{BasicPair, ProofError, ProxyCredentials, bearer, proxy_authorization};
 pub use tokens::{Rejected, TokenTable};
 

@@ -23,6 +23,9 @@ pub enum Rejected {
     /// All agents are.
     #[error("all agents are locked out")]
     LockedOut,
+    /// Verified, but the config grants nothing to such callers.
+    #[error("nothing is granted to callers with such attributes")]
+    NotMapped,
 }
 
 /// Token digests to principals: SHA-256 look-up in a hash map, flat in the number of tokens. Cheap to clone.
