@@ -6,6 +6,7 @@ use super::replay::ReplayBudget;
 use crate::audit::Spool;
 use crate::config::Loader;
 use crate::credential::Credentials;
+use crate::identity::Verifier;
 use crate::net::Pool;
 use crate::store::Usage;
 use crate::telemetry::Metrics;
@@ -22,6 +23,8 @@ pub struct Plane {
     pub loader: Arc<Loader>,
     /// Leases and refreshes.
     pub credentials: Arc<Credentials>,
+    /// Verifies what callers present.
+    pub verifier: Arc<Verifier>,
     /// The audit record.
     pub spool: Arc<Spool>,
     /// Metrics.

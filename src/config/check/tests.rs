@@ -114,6 +114,7 @@ type = "file"
             replay_budget: 1 << 30,
             call_body: 1 << 20,
         },
+        issuers: Vec::new(),
         audit: crate::audit::AuditSettings { on_full: OnFull::DropWithGapRecord, durability: Durability::Disk },
         warnings: config.warnings.clone(),
     };
