@@ -29,6 +29,7 @@ mod run;
 mod secret_input;
 mod shell;
 mod token;
+mod token_mint;
 mod truststore;
 mod up;
 

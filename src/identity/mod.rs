@@ -17,6 +17,9 @@ pub use mapping::{Attributes, Claim, Condition, Mapping, MappingError, Names, Ru
 pub use proof::{BasicPair, Presented, ProofError, ProxyCredentials, bearer, proxy_authorization};
 pub use tokens::{Rejected, TokenTable};
 
+#[cfg(test)]
+pub(crate) use jwt::testing;
+
 use crate::types::{AgentName, ConnectionId, HostPattern, PathPattern, RunId, Scope, TokenId};
 use std::sync::Arc;
 

@@ -238,3 +238,6 @@ fn parsed<T>(
         .map(|(found, _)| found)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -195,11 +195,7 @@ impl KeySet {
         if keys.is_empty() {
             return Err(JwtError::UnknownKey);
         }
-        let signed = token.signed.as_bytes();
-        let verifies = |key: &&&Key| {
-            let verified = jsonwebtoken::crypto::verify(token.signature, signed, &key.decoding, algorithm.into());
-            matches!(verified, Ok(true))
-        };
+        let verifies = |key: &&&Key| key.verifies(token.signed.as_bytes(), token.signature, algorithm);
         keys.iter().find(verifies).map(|key| key.digest).ok_or(JwtError::Signature)
     }
 }
@@ -267,6 +263,11 @@ impl Key {
             Some(_) => return Err("its kid is no text"),
         };
         Ok(Self { digest: digest.finalize().into(), id, kind, algorithm, decoding })
+    }
+
+    /// Whether the signature, in base64url, is this key's over the text.
+    fn verifies(&self, signed: &[u8], signature: &str, algorithm: Algorithm) -> bool {
+        matches!(jsonwebtoken::crypto::verify(signature, signed, &self.decoding, algorithm.into()), Ok(true))
     }
 
     fn fits(&self, algorithm: Algorithm) -> bool {

@@ -11,6 +11,9 @@ mod strict;
 mod token;
 mod verifier;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 pub use issuer::{Issuer, IssuerSettings, Issuers};
 pub use keys::{Algorithm, KeySet, KeySetError};
 pub use run::{RUN_AUDIENCE, RunClaims, own_issuer, sign_run_token};
