@@ -4,7 +4,11 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nexus::config::Loader;
 use nexus::connection::{Connection, Frozen, RouteTable};
-use nexus::identity::{Proof, TokenTable};
+use nexus::identity::{
+    Algorithm, Directory, Issuer, IssuerSettings, Issuers, KeyLocation, KeySet, KeySource, Mapping, Rule, Template,
+    Proof, TokenTable, Verifier,
+};
+use nexus::net::{Egress, EgressSettings};
 use nexus::policy::{Question, decide};
 use nexus::proxy::Closing;
 use nexus::proxy::body::Progress;
@@ -13,9 +17,10 @@ use nexus::proxy::live::{Asked, Live};
 use nexus::secret::{AgentToken, Keyring, RootKey, Sealed, Secret, SecretFields, TokenDigest, random_bytes};
 use nexus::store::{ConnectionRecord, ConnectionState, SqliteStore, Store, TokenKind, TokenRecord, TokenScope};
 use nexus::strategy::{Placement, Strategy};
+use nexus::telemetry::Metrics;
 use nexus::types::{
-    AgentName, CanonicalPath, ConnectionId, ConnectionName, ProviderId, Scheme, Scope, Target, TokenId, UnixSeconds,
-    Url,
+    AgentName, CanonicalPath, Clock, ConnectionId, ConnectionName, ProviderId, Scheme, Scope, Target, TokenId,
+    UnixSeconds, Url,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -122,6 +127,78 @@ fn change_token(c: &mut Criterion) {
             b.iter(|| table.updated(&[token(count, TokenDigest(random_bytes()), &[])], &[]));
         });
     }
+    group.finish();
+}
+
+/// An issuer's token of a usual size, and a directory that takes it.
+fn jwt() -> (Directory, String) {
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+    use base64::Engine as _;
+    let base64url = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let modulus = base64url(key.public_key().modulus().big_endian_without_leading_zero());
+    let set = format!(r#"{{"keys":[{{"kty":"RSA","kid":"k","n":"{modulus}","e":"AQAB"}}]}}"#);
+    let claims = serde_json::json!({
+        "iss": "https://issuer.test", "aud": ["nexus"], "sub": "system:serviceaccount:agents:runner",
+        "iat": NOW, "nbf": NOW, "exp": NOW + 3600, "jti": "ea28ed49-2e11-4280-9ec5-bc3d1d84661a",
+        "kubernetes.io": {
+            "namespace": "agents",
+            "pod": { "name": "runner-69cbfb9798-jv9gn", "uid": "778a530c-b3f4-47c0-9cd5-ab018fb64f33" },
+            "serviceaccount": { "name": "runner", "uid": "a087d5a0-e1dd-43ec-93ac-f13d89cd13af" },
+        },
+    });
+    let signed = format!("{}.{}", base64url(br#"{"alg":"RS256","kid":"k"}"#), base64url(claims.to_string().as_bytes()));
+    let mut signature = vec![0; key.public_modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &aws_lc_rs::rand::SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+    let template = |text| Template::parse(text).unwrap();
+    let location = KeyLocation::File("jwks.json".into());
+    let settings = IssuerSettings {
+        name: Arc::from("bench"),
+        issuer: "https://issuer.test".to_owned(),
+        audience: vec!["nexus".to_owned()],
+        algorithm: Algorithm::RS256,
+        keys: location.clone(),
+        leeway: std::time::Duration::from_secs(30),
+        max_lifetime: std::time::Duration::from_secs(3600),
+        mapping: Mapping {
+            tenant: template("default"),
+            namespace: template("{/kubernetes.io/namespace}"),
+            agent: template("{sub}"),
+            run: Some(template("{/kubernetes.io/pod/name}")),
+            rules: vec![Rule {
+                when: Vec::new(),
+                connections: vec!["api-0".to_owned()],
+                methods: Vec::new(),
+                paths: Vec::new(),
+                hosts: Vec::new(),
+            }],
+        },
+    };
+    let keys = Arc::new(KeySource::fixed(location, KeySet::parse(set.as_bytes()).unwrap()));
+    let issuers = Issuers::new(None, vec![Issuer { settings, keys }]);
+    (Directory { issuers, ..Directory::default() }, format!("{signed}.{}", base64url(&signature)))
+}
+
+fn prove_jwt(c: &mut Criterion) {
+    let (directory, text) = jwt();
+    let egress = Arc::new(Egress::new(EgressSettings::default(), None).unwrap());
+    let verifier = || Verifier::new(Arc::new(keyring()), Arc::new(Metrics::new()), Clock::fixed(NOW));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let prove = |verifier: &Verifier| {
+        let presented = directory.presented(black_box(&text)).unwrap();
+        let proof = runtime.block_on(verifier.prove(&directory, &egress, &presented)).unwrap();
+        directory.recognise(&proof, NOW).unwrap()
+    };
+    let mut group = c.benchmark_group("prove a JWT (RS256)");
+    group.bench_function("first request", |b| {
+        b.iter_batched(verifier, |verifier| prove(&verifier), criterion::BatchSize::PerIteration);
+    });
+    let known = verifier();
+    group.bench_function("later requests", |b| b.iter(|| prove(&known)));
+    let presented = directory.presented(&text).unwrap();
+    let proof = runtime.block_on(known.prove(&directory, &egress, &presented)).unwrap();
+    group.bench_function("in an open tunnel", |b| b.iter(|| directory.recognise(black_box(&proof), NOW).unwrap()));
     group.finish();
 }
 
@@ -244,6 +321,7 @@ criterion_group!(
     open_credential,
     look_up_token,
     change_token,
+    prove_jwt,
     scan_head,
     route_and_decide,
     watch_what_is_under_way

@@ -10,6 +10,7 @@ use crate::config::{
     Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_next_root_key, read_root_key, watch_files,
 };
 use crate::credential::Credentials;
+use crate::identity::Verifier;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
 use crate::proxy::Plane;
@@ -336,11 +337,13 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         clock.clone(),
     ));
     let (applies, asked) = Applies::channel();
+    let verifier = Verifier::new(Arc::clone(&install.keyring), Arc::clone(&metrics), clock.clone());
     let plane = Arc::new(Plane {
         applies,
         loader: Arc::clone(&loader),
         store: Arc::clone(&store) as Arc<dyn Store>,
         credentials,
+        verifier: Arc::new(verifier),
         spool: Arc::clone(&spool),
         metrics: Arc::clone(&metrics),
         pool: Pool::default(),
@@ -388,6 +391,7 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     background.spawn(changes.serve(asked));
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
+    background.spawn(keep_keys_fresh(Arc::clone(&plane)));
     background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store), Arc::clone(&counter)));
     background.spawn(purge_often(Arc::clone(&plane), Arc::clone(&store)));
     background.spawn(follow_time(Arc::clone(&plane)));
@@ -450,6 +454,17 @@ async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
                 tracing::error!("the configuration was not reloaded, the old one stays in force: {error}");
             }
         }
+    }
+}
+
+/// Fetches the keys of JWT issuers ahead of need.
+async fn keep_keys_fresh(plane: Arc<Plane>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let snapshot = plane.loader.snapshot();
+        plane.verifier.keep_keys_fresh(&snapshot.directory, &snapshot.egress);
     }
 }
 

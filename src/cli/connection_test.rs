@@ -303,7 +303,7 @@ mod tests {
             ("not json", request(&[200], Some("ok")), 200, "<html>", false),
         ] {
             let body = Some(Secret::new(body.to_owned()));
-            let response = ClientResponse { status, content_type: None, retry_after: None, body };
+            let response = ClientResponse { status, content_type: None, retry_after: None, max_age: None, body };
             assert_eq!(problem(&request, &response, "").is_none(), is_fine, "{name}");
         }
     }

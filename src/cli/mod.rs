@@ -32,6 +32,7 @@ mod secret_input;
 mod shell;
 mod tenant;
 mod token;
+mod token_mint;
 mod truststore;
 mod up;
 

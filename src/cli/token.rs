@@ -18,6 +18,8 @@ use std::time::Duration;
 pub enum TokenCommand {
     /// Make a token; its value is shown once
     Create(Create),
+    /// Sign a token for one run: a JWT that ends by itself; its value is shown once
+    Mint(super::token_mint::Mint),
     /// List tokens, without their values
     List,
     /// Give a token a new value; id and grants stay
@@ -160,6 +162,7 @@ impl TokenCommand {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         match self {
             Self::Create(create) => create.execute(context).await,
+            Self::Mint(mint) => mint.execute(context).await,
             Self::List => list(context).await,
             Self::Rotate { id, grace } => rotate(context, &id, grace).await,
             Self::Revoke { id } => revoke(context, &id).await,
@@ -234,7 +237,7 @@ fn once_each(mut scopes: Vec<TokenScope>) -> Vec<TokenScope> {
 }
 
 /// The value is data and stands on standard output only: what goes to standard error ends up in logs.
-async fn say_how_to_use(context: &Context, install: &Install) {
+pub(super) async fn say_how_to_use(context: &Context, install: &Install) {
     if context.format == Format::Json {
         return;
     }
@@ -405,13 +408,13 @@ fn parse_expiry(text: &str) -> Result<Expiry, String> {
     }
 }
 
-fn parse_method(text: &str) -> Result<String, String> {
+pub(super) fn parse_method(text: &str) -> Result<String, String> {
     let upper = text.trim().to_ascii_uppercase();
     http::Method::from_bytes(upper.as_bytes()).map_err(|_| format!("{text:?} is not a method; write GET,HEAD"))?;
     Ok(upper)
 }
 
-fn parse_pattern(text: &str) -> Result<PathPattern, String> {
+pub(super) fn parse_pattern(text: &str) -> Result<PathPattern, String> {
     PathPattern::parse(text).map_err(|error| error.to_string())
 }
 

@@ -1,5 +1,6 @@
 //! From the file's text to [`Config`]: validated without I/O, all problems at once.
 
+mod identity;
 mod server;
 mod tokens;
 
@@ -51,6 +52,7 @@ fn read(document: &mut Document<'_>, mut root: Section<'_>) -> Config {
         ("egress", egress),
         ("upstream", upstream),
         ("limits", limits),
+        ("identity", identity::identity),
         ("audit", audit),
         ("tokens", tokens::tokens),
     ];

@@ -4,7 +4,7 @@ use super::check::check_store;
 use super::read::{Files, read_files, restart_keys};
 use super::{Config, check_text, read};
 use crate::connection::{Connection, RouteTable};
-use crate::identity::Directory;
+use crate::identity::{Directory, Issuer, Issuers, KeyLocation, KeySource, Principals, TokenTable, own_issuer};
 use crate::net::{Egress, EgressSettings};
 use crate::provider::{Catalog, FileProblem};
 use crate::store::{Changes, Failed, Seen, Store};
@@ -172,7 +172,7 @@ impl Loader {
             config: Arc::new(files.config.clone()),
             catalog: Arc::clone(&files.catalog),
             egress,
-            directory: Directory::default(),
+            directory: Directory { issuers: issuers(&sources, &files, &Issuers::default()), ..Directory::default() },
             routes: RouteTable::default(),
             generation: 0,
             seen: Seen::default(),
@@ -235,8 +235,8 @@ impl Loader {
                 changes.generation
             );
             let all = self.sources.store.changes_since(&Seen::default()).await?;
-            let empty =
-                Snapshot { routes: RouteTable::default(), directory: Directory::default(), ..(*current).clone() };
+            let directory = Directory { tokens: TokenTable::default(), ..current.directory.clone() };
+            let empty = Snapshot { routes: RouteTable::default(), directory, ..(*current).clone() };
             with_changes(&empty, all)
         } else {
             with_changes(&current, Changes { deleted_connections: reloaded.deleted.clone(), ..changes })
@@ -261,8 +261,11 @@ impl Loader {
         let kept = restart_keys(&current.config, &config);
         keep(&mut config, &current.config);
 
+        let key_sets = |files: &Files| files.key_sets.iter().map(|file| file.digest).collect::<Vec<_>>();
+        let keys_differ = key_sets(&files) != key_sets(&applied);
         let inputs_differ = files.ca_digests != applied.ca_digests || egress_differs(&current.config, &config);
-        let is_same = !inputs_differ && config == *current.config && files.catalog_key == applied.catalog_key;
+        let is_same =
+            !inputs_differ && !keys_differ && config == *current.config && files.catalog_key == applied.catalog_key;
         if !kept.is_empty() && files.config != applied.config {
             warn!("changes of {} apply after a restart; they are kept as they were", kept.join(", "));
         }
@@ -286,11 +289,37 @@ impl Loader {
         {
             let _publishing = self.publishing.lock().await;
             let latest = self.snapshot();
-            self.snapshot.store(Arc::new(Snapshot { config, catalog, egress, config_version, ..(*latest).clone() }));
+            let directory = Directory {
+                issuers: issuers(&self.sources, &files, &latest.directory.issuers),
+                principals: Principals::default(),
+                ..latest.directory.clone()
+            };
+            let files = Snapshot { config, catalog, egress, directory, config_version, ..(*latest).clone() };
+            self.snapshot.store(Arc::new(files));
         }
         *applied = files;
         Ok(true)
     }
+}
+
+/// The issuers that the files name. One whose keys are where they were keeps the keys that it has.
+fn issuers(sources: &Sources, files: &Files, previous: &Issuers) -> Issuers {
+    let mut all: Vec<Issuer> = Vec::new();
+    let keys = |location: &KeyLocation, all: &[Issuer]| match location {
+        KeyLocation::File(path) => {
+            let file = files.key_sets.iter().find(|file| file.path == *path);
+            Arc::clone(&file.expect("every key set that the config names was read with it").source)
+        }
+        KeyLocation::Url(_) => {
+            let known = previous.iter().chain(all).find(|issuer| issuer.keys.location() == location);
+            known.map_or_else(|| Arc::new(KeySource::new(location.clone())), |issuer| Arc::clone(&issuer.keys))
+        }
+    };
+    for settings in &files.config.issuers {
+        all.push(Issuer { keys: keys(&settings.keys, &all), settings: settings.clone() });
+    }
+    let own = Arc::from(own_issuer(sources.store.install_id()));
+    Issuers::new(Some(own), all)
 }
 
 /// The config file's path and text; an absent file has none, unless it was named.
@@ -350,12 +379,16 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
             }
         }
     }
+    let routes = snapshot.routes.updated(connections, &deleted);
     Snapshot {
         directory: Directory {
             tokens: snapshot.directory.tokens.updated(&changes.tokens, &changes.deleted_tokens),
             locked: changes.locked,
+            names: Some(Arc::new(routes.clone())),
+            issuers: snapshot.directory.issuers.clone(),
+            principals: Principals::default(),
         },
-        routes: snapshot.routes.updated(connections, &deleted),
+        routes,
         generation: changes.generation,
         seen: changes.seen,
         ..snapshot.clone()

@@ -1,6 +1,7 @@
 //! Reading the files that make up a configuration, half-written and missing ones included.
 
 use super::{Config, ConfigError, check_text};
+use crate::identity::{KeyLocation, KeySet, KeySource};
 use crate::provider::{Catalog, CatalogSource, FileProblem};
 use sha2::{Digest, Sha256};
 use std::io::{Error, ErrorKind};
@@ -22,6 +23,16 @@ pub(super) struct Files {
     pub(super) catalog_key: Vec<(bool, String, String)>,
     /// Digests of the CA files' contents; `None` for one that could not be read.
     pub(super) ca_digests: Vec<Option<[u8; 32]>>,
+    /// The key sets of issuers that are files, with their digests.
+    pub(super) key_sets: Vec<KeySetFile>,
+}
+
+/// A key set that is a file.
+pub(super) struct KeySetFile {
+    pub(super) path: PathBuf,
+    pub(super) digest: [u8; 32],
+    /// Shared by the snapshots for which the file was the same.
+    pub(super) source: Arc<KeySource>,
 }
 
 /// How long a config file must stay empty until it counts: editors empty a file and then write it.
@@ -116,13 +127,29 @@ fn interpret(home: &Path, path: &Path, text: Option<String>) -> Result<Files, Co
     let catalog_key = catalog.iter().map(|(source, definition)| {
         (source == CatalogSource::Own, definition.id.to_string(), definition.revision.clone())
     });
+    let key_sets = config.key_files().map(|path| read_key_set(path)).collect::<Result<Vec<_>, _>>()?;
     Ok(Files {
+        key_sets,
         catalog_key: catalog_key.collect(),
         ca_digests: config.ca_files.iter().map(|file| digest(file)).collect(),
         text,
         config,
         catalog: Arc::new(catalog),
     })
+}
+
+fn read_key_set(path: &Path) -> Result<KeySetFile, ConfigError> {
+    let bytes =
+        read_again_and_again(path).map_err(|source| ConfigError::Io { path: path.display().to_string(), source })?;
+    let keys = KeySet::parse(&bytes).map_err(|error| {
+        let message = format!("not a JSON web key set: {error}");
+        ConfigError::Problems(vec![FileProblem::at(&path.display().to_string(), "", 0, "", message)])
+    })?;
+    if keys.is_empty() {
+        warn!("{} has no usable key, so that no token of its issuer is taken", path.display());
+    }
+    let source = KeySource::fixed(KeyLocation::File(path.to_owned()), keys);
+    Ok(KeySetFile { path: path.to_owned(), digest: Sha256::digest(&bytes).into(), source: Arc::new(source) })
 }
 
 /// A digest of a file's contents; `None` when it cannot be read.

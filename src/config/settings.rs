@@ -1,6 +1,7 @@
 //! The checked configuration: domain types, every default safe.
 
 use crate::audit::AuditSettings;
+use crate::identity::{IssuerSettings, KeyLocation};
 use crate::types::Host;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -100,6 +101,8 @@ pub struct Config {
     pub ca_files: Vec<PathBuf>,
     /// Limits.
     pub limits: Limits,
+    /// Whose JWTs are taken.
+    pub issuers: Vec<IssuerSettings>,
     /// Audit settings.
     pub audit: AuditSettings,
     /// How long tokens may work.
@@ -123,6 +126,7 @@ impl Default for Config {
             egress: Egress::default(),
             ca_files: Vec::new(),
             limits: Limits::default(),
+            issuers: Vec::new(),
             audit: AuditSettings::default(),
             tokens: TokenLimits::default(),
             warnings: Vec::new(),
@@ -143,7 +147,20 @@ impl Config {
             resolve(path);
         }
         self.ca_files.iter_mut().for_each(resolve);
+        for issuer in &mut self.issuers {
+            if let KeyLocation::File(path) = &mut issuer.keys {
+                resolve(path);
+            }
+        }
         self
+    }
+
+    /// The key sets of issuers that are files.
+    pub fn key_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.issuers.iter().filter_map(|issuer| match &issuer.keys {
+            KeyLocation::File(path) => Some(path),
+            KeyLocation::Url(_) => None,
+        })
     }
 }
 

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 /// Calls back through the channel whenever something under these paths may have changed: at most once per 200 ms, within
-/// two seconds of the change. The CA files that the config names are watched too. Once at the start, for what changed
+/// two seconds of the change. The CA files and key sets that the config names are watched
+/// too. Once at the start, for what changed
 /// before the watch began. Ends when the receiver is dropped.
 pub fn watch_files(home: PathBuf, config_file: PathBuf) -> tokio::sync::mpsc::Receiver<()> {
     // One notice that was not taken yet stands for all changes up to the moment it is taken.
@@ -44,10 +45,10 @@ type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 struct Watch {
     home: PathBuf,
     config_file: PathBuf,
-    /// As in the last config that had no problems.
-    ca_files: Vec<PathBuf>,
-    /// The config's digest that `ca_files` was read from.
-    ca_files_of: Option<[u8; 32]>,
+    /// CA files and key sets, as in the last config that had no problems.
+    named_files: Vec<PathBuf>,
+    /// The config's digest that `named_files` was read from.
+    named_files_of: Option<[u8; 32]>,
     notify: Option<RecommendedWatcher>,
     /// Watched directories with device and inode: the same path may become another directory.
     directories: BTreeMap<PathBuf, (u64, u64)>,
@@ -65,8 +66,8 @@ impl Watch {
         Self {
             home,
             config_file,
-            ca_files: Vec::new(),
-            ca_files_of: None,
+            named_files: Vec::new(),
+            named_files_of: None,
             notify,
             directories: BTreeMap::new(),
             events,
@@ -145,10 +146,10 @@ impl Watch {
 
     /// Watches the directories that matter now, and no others.
     fn follow(&mut self) {
-        self.find_ca_files();
+        self.find_named_files();
         let Some(notify) = &mut self.notify else { return };
         let mut wanted = BTreeMap::new();
-        for directory in directories(&self.home, &self.config_file, &self.ca_files) {
+        for directory in directories(&self.home, &self.config_file, &self.named_files) {
             if let Ok(metadata) = std::fs::metadata(&directory)
                 && metadata.is_dir()
             {
@@ -175,17 +176,18 @@ impl Watch {
         self.directories = wanted;
     }
 
-    /// Reads the list of CA files anew when the config file changed.
-    fn find_ca_files(&mut self) {
+    /// Reads the list of named files anew when the config file changed.
+    fn find_named_files(&mut self) {
         let digest = read::digest(&self.config_file);
-        if digest.is_none() || digest == self.ca_files_of {
+        if digest.is_none() || digest == self.named_files_of {
             return;
         }
-        self.ca_files_of = digest;
+        self.named_files_of = digest;
         if let Ok(Some(text)) = read::read_text(&self.config_file)
             && let Ok(config) = check_text("", &text, &self.home)
         {
-            self.ca_files = config.ca_files;
+            self.named_files = config.key_files().cloned().collect();
+            self.named_files.extend(config.ca_files);
         }
     }
 
@@ -197,7 +199,7 @@ impl Watch {
             contents.insert(path, digest);
         };
         add(self.config_file.clone());
-        self.ca_files.iter().cloned().for_each(&mut add);
+        self.named_files.iter().cloned().for_each(&mut add);
         for entry in std::fs::read_dir(self.home.join("providers")).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|extension| extension == "toml") {
@@ -210,9 +212,9 @@ impl Watch {
 
 /// The directories in which a change can change what the files hold: of each file, of each symbolic link on the way to
 /// it, and the providers' own.
-fn directories(home: &Path, config_file: &Path, ca_files: &[PathBuf]) -> BTreeSet<PathBuf> {
+fn directories(home: &Path, config_file: &Path, named_files: &[PathBuf]) -> BTreeSet<PathBuf> {
     let mut directories = BTreeSet::from([home.to_owned(), home.join("providers")]);
-    for file in std::iter::once(config_file).chain(ca_files.iter().map(PathBuf::as_path)) {
+    for file in std::iter::once(config_file).chain(named_files.iter().map(PathBuf::as_path)) {
         let mut path = file.to_owned();
         for _ in 0..MAX_LINKS {
             let Some(parent) = path.parent().map(Path::to_owned) else { break };

@@ -1,7 +1,7 @@
 //! Every connection, indexed by id, by scope and name, and by scope and where its credential may go.
 
 use super::Connection;
-use crate::identity::Principal;
+use crate::identity::{Names, Principal};
 use crate::types::{ConnectionId, HostPattern, Scope, SharedMap, Target};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -91,6 +91,15 @@ impl RouteTable {
                 }
             }
         }
+    }
+}
+
+impl Names for RouteTable {
+    /// An enabled connection by name, or any by id.
+    fn connection(&self, scope: &Scope, name_or_id: &str) -> Option<ConnectionId> {
+        let by_id = self.0.by_id.get(name_or_id).filter(|connection| connection.scope == *scope);
+        let found = by_id.or_else(|| self.0.scopes.get(scope)?.by_name.get(name_or_id))?;
+        Some(found.id.clone())
     }
 }
 

@@ -1,14 +1,19 @@
 //! Everyone who may call, and the one place where a proof becomes a principal.
 
-use super::{Principal, Rejected, TokenTable};
-use crate::secret::TokenDigest;
-use crate::types::UnixSeconds;
+use super::{Attributes, Issuers, JwtError, Mapping, Names, Presented, Principal, Rejected, TokenTable, VerifiedJwt};
+use crate::secret::{AgentToken, Secret, TokenDigest};
+use crate::types::{ConnectionId, Scope, UnixSeconds};
+use quick_cache::sync::Cache;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 /// What a caller proves itself with. A tunnel keeps it and has it judged anew at each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
-    /// An opaque token.
+    /// A token that this install has a record of, by the digest of its text: an opaque one, or a run's.
     Token(TokenDigest),
+    /// A JWT of an issuer from the config.
+    Jwt(Arc<VerifiedJwt>),
 }
 
 /// Everyone who may call. Cheap to clone; part of the snapshot.
@@ -18,6 +23,42 @@ pub struct Directory {
     pub tokens: TokenTable,
     /// Whether all agents are locked out.
     pub locked: bool,
+    /// Where mappings find connections by their names; none finds none.
+    pub names: Option<Arc<dyn Names>>,
+    /// Whose JWTs are taken.
+    pub issuers: Issuers,
+    /// The principals of JWTs that were seen with exactly this directory; empty whenever something in it changes.
+    pub principals: Principals,
+}
+
+/// Principals that mappings made, by the digest of the JWT. Cheap to clone; clones share it.
+#[derive(Clone, Default)]
+pub struct Principals(Arc<OnceLock<Cache<TokenDigest, Principal>>>);
+
+/// Principals that are remembered, at most.
+const REMEMBERED: usize = 4096;
+
+impl fmt::Debug for Principals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Principals(..)")
+    }
+}
+
+impl Principals {
+    fn get_or_map(
+        &self,
+        digest: &TokenDigest,
+        map: impl FnOnce() -> Result<Principal, Rejected>,
+    ) -> Result<Principal, Rejected> {
+        // Most snapshots never see a JWT.
+        let cache = self.0.get_or_init(|| Cache::new(REMEMBERED));
+        if let Some(principal) = cache.get(digest) {
+            return Ok(principal);
+        }
+        let principal = map()?;
+        cache.insert(*digest, principal.clone());
+        Ok(principal)
+    }
 }
 
 impl Directory {
@@ -31,6 +72,51 @@ impl Directory {
         }
         match proof {
             Proof::Token(digest) => self.tokens.authenticate(digest, now),
+            Proof::Jwt(token) => self.recognise_jwt(token, now),
         }
+    }
+
+    fn recognise_jwt(&self, token: &VerifiedJwt, now: UnixSeconds) -> Result<Principal, Rejected> {
+        let issuer = self.issuers.by_name(&token.issuer).ok_or(Rejected::Unknown)?;
+        issuer.check_again(token, now).map_err(|error| {
+            tracing::info!(issuer = %token.issuer, "a JWT of {} is refused: {error}", token.issuer);
+            if error == JwtError::Expired { Rejected::Expired } else { Rejected::Unknown }
+        })?;
+        let name = &issuer.settings.name;
+        self.principals.get_or_map(&token.digest, || self.mapped(&issuer.settings.mapping, name, &token.claims))
+    }
+
+    /// What a text presents, if it has the form of an agent's token: an opaque one, or a JWT that says it is of one of
+    /// the issuers here. Every other text is none of ours.
+    #[must_use]
+    pub fn presented(&self, text: &str) -> Option<Presented> {
+        if AgentToken::has_form(text) {
+            return Some(Presented::Token(AgentToken::digest(text)));
+        }
+        self.issuers
+            .claim(text)
+            .then(|| Presented::Jwt { digest: AgentToken::digest(text), text: Secret::new(text.to_owned()) })
+    }
+
+    /// The principal that a mapping makes of verified attributes, with the connections as they are in this snapshot.
+    /// `issuer` is the name, from the config, of who vouches for them.
+    ///
+    /// # Errors
+    /// [`Rejected::NotMapped`].
+    pub fn mapped(&self, mapping: &Mapping, issuer: &Arc<str>, attributes: &Attributes) -> Result<Principal, Rejected> {
+        let none: &dyn Names = &NoNames;
+        mapping.principal(issuer, attributes, self.names.as_deref().unwrap_or(none)).map_err(|error| {
+            tracing::info!(%issuer, "a caller that {issuer} vouches for was refused: {error}");
+            Rejected::NotMapped
+        })
+    }
+}
+
+#[derive(Debug)]
+struct NoNames;
+
+impl Names for NoNames {
+    fn connection(&self, _: &Scope, _: &str) -> Option<ConnectionId> {
+        None
     }
 }

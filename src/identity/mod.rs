@@ -1,14 +1,24 @@
 //! Who calls: a downstream proof becomes a [`Principal`].
 //!
-//! Opaque tokens; another proof is another file. Not here: what the principal may do (policy).
+//! Opaque tokens, and JWTs of this install and of issuers from the config; another proof is another file. Not here: what the principal may do (policy).
 
 mod directory;
+mod jwt;
+mod mapping;
 mod proof;
 mod tokens;
 
-pub use directory::{Directory, Proof};
-pub use proof::{BasicPair, ProofError, ProxyCredentials, bearer, proxy_authorization};
+pub use directory::{Directory, Principals, Proof};
+pub use jwt::{
+    Algorithm, Fetcher, Issuer, IssuerSettings, Issuers, JwtError, KeyLocation, KeySet, KeySetError, KeySource,
+    MAX_JWT_BYTES, RUN_AUDIENCE, RunClaims, VerifiedJwt, Verifier, own_issuer, sign_run_token,
+};
+pub use mapping::{Attributes, Claim, Condition, Mapping, MappingError, Names, Rule, Template, TemplateError};
+pub use proof::{BasicPair, Presented, ProofError, ProxyCredentials, bearer, proxy_authorization};
 pub use tokens::{MAX_GENERATIONS, Rejected, Standing, TokenTable};
+
+#[cfg(test)]
+pub(crate) use jwt::testing;
 
 use crate::types::{AgentName, ConnectionId, Host, HostPattern, PathPattern, RunId, Scope, TokenId};
 use std::sync::Arc;

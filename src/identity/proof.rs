@@ -1,16 +1,48 @@
 //! Reading the proof of identity out of `Proxy-Authorization`.
 
-use crate::secret::{AgentToken, Secret, TokenDigest};
+use crate::secret::{Secret, TokenDigest};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
+/// What a caller presents, before anything of it is verified. Equal when the texts are.
+#[derive(Debug)]
+pub enum Presented {
+    /// A text of an opaque token's form.
+    Token(TokenDigest),
+    /// A JWT that says it is of an issuer known here.
+    Jwt {
+        /// Of the whole text.
+        digest: TokenDigest,
+        /// The whole text.
+        text: Secret,
+    },
+}
+
+impl Presented {
+    /// The digest of the text.
+    #[must_use]
+    pub fn digest(&self) -> &TokenDigest {
+        match self {
+            Self::Token(digest) | Self::Jwt { digest, .. } => digest,
+        }
+    }
+}
+
+impl PartialEq for Presented {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest() == other.digest()
+    }
+}
+
+impl Eq for Presented {}
+
 /// What `Proxy-Authorization` held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ProxyCredentials {
-    /// The token's digest.
-    pub token: TokenDigest,
+    /// The token.
+    pub token: Presented,
     /// A choice of connection: the user name, when the token is the password and the user name is not empty, `x` or
     /// `nexus`.
     pub connection: Option<String>,
@@ -32,10 +64,14 @@ pub enum ProofError {
 
 /// Reads `Proxy-Authorization` values (all of them) by the rules for proxy credentials: scheme case-insensitive, Basic
 /// or Bearer; in Basic whichever of user and password has token form is the token; if both, they must be equal.
+/// `presented` tells what has token form (see [`super::Directory::presented`]).
 ///
 /// # Errors
 /// See [`ProofError`].
-pub fn proxy_authorization<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<ProxyCredentials, ProofError> {
+pub fn proxy_authorization<'a>(
+    mut values: impl Iterator<Item = &'a [u8]>,
+    presented: impl Fn(&str) -> Option<Presented>,
+) -> Result<ProxyCredentials, ProofError> {
     let value = values.next().ok_or(ProofError::Missing)?;
     if values.next().is_some() {
         return Err(ProofError::Conflicting);
@@ -44,13 +80,13 @@ pub fn proxy_authorization<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Re
         return Err(ProofError::Missing);
     }
     if let Some(text) = bearer(value) {
-        let token = token_digest(text).ok_or(ProofError::Missing)?;
+        let token = presented(text).ok_or(ProofError::Missing)?;
         return Ok(ProxyCredentials { token, connection: None });
     }
     let pair = BasicPair::from_header(value).ok_or(ProofError::Malformed)?;
-    // Exposed to look for the agent's own token, which never leaves this function but as a digest.
+    // Exposed to look for the agent's own token, which leaves this function as a digest or a secret.
     let (user, password) = (pair.user.expose(), pair.password.expose());
-    match (token_digest(user), token_digest(password)) {
+    match (presented(user), presented(password)) {
         (Some(first), Some(second)) if first != second => Err(ProofError::Conflicting),
         (Some(token), _) => Ok(ProxyCredentials { token, connection: None }),
         (None, Some(token)) => Ok(ProxyCredentials { token, connection: connection_choice(user) }),
@@ -99,10 +135,6 @@ fn split_scheme(value: &[u8]) -> (&[u8], &[u8]) {
     let value = value.trim_ascii();
     let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
     (&value[..end], value[end..].trim_ascii())
-}
-
-fn token_digest(text: &str) -> Option<TokenDigest> {
-    AgentToken::has_form(text).then(|| AgentToken::digest(text))
 }
 
 /// `x` and `nexus` are what people and tools write where a user name has to stand.

@@ -22,6 +22,9 @@ pub enum Rejected {
     /// All agents are.
     #[error("all agents are locked out")]
     LockedOut,
+    /// Verified, but the config grants nothing to such callers.
+    #[error("nothing is granted to callers with such attributes")]
+    NotMapped,
 }
 
 /// The longest chain of tokens: one made by a person, and so many that each made the next.

@@ -5,7 +5,9 @@ use super::{Alpn, Egress, NetError};
 use crate::secret::Secret;
 use crate::types::{Target, Url};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -36,6 +38,8 @@ pub struct ClientResponse {
     pub content_type: Option<String>,
     /// `Retry-After` in seconds, if any and a number.
     pub retry_after: Option<u64>,
+    /// `Cache-Control: max-age` in seconds, if any; 0 for an answer that may not be kept.
+    pub max_age: Option<u64>,
     /// The body, if it is UTF-8.
     pub body: Option<Secret>,
 }
@@ -140,9 +144,25 @@ impl HttpsClient {
             status: head.status.as_u16(),
             content_type: text(CONTENT_TYPE).map(str::to_owned),
             retry_after: text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()),
+            max_age: max_age(&head.headers),
             body: into_secret(body),
         })
     }
+}
+
+/// RFC 9111 section 5.2.2; a value in quotes counts too.
+fn max_age(headers: &HeaderMap) -> Option<u64> {
+    let mut found = None;
+    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    for directive in values.flat_map(|value| value.split(',')) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "no-store" | "no-cache" => return Some(0),
+            "max-age" => found = found.or(value.trim().trim_matches('"').parse().ok()),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Heads of answers to our own requests are small.

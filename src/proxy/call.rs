@@ -1,7 +1,7 @@
 //! `POST /v1/call`: one uniform call for agent frameworks.
 
 use super::body::ResponseBody;
-use super::downstream::{AgentBody, Intake, authenticate};
+use super::downstream::{AgentBody, Intake, admit};
 use super::exchange::exchange;
 use super::finish::Record;
 use super::live::Asked;
@@ -11,8 +11,7 @@ use super::tokens::TOKEN_HEADER;
 use super::tunnel::Entry;
 use crate::config::Snapshot;
 use crate::connection::destination_for;
-use crate::identity::Proof;
-use crate::secret::AgentToken;
+use crate::identity::{Directory, Presented};
 use crate::types::{CanonicalPath, PathError, Url};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -61,8 +60,8 @@ pub(super) async fn call(
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
     this.method(request.method());
     let (parts, body) = request.into_parts();
-    let proof = Proof::Token(token(&parts.headers)?);
-    let principal = authenticate(plane, snapshot, this.client(), &proof).await?;
+    let presented = token(&snapshot.directory, &parts.headers)?;
+    let (proof, principal) = admit(plane, snapshot, this.client(), &presented).await?;
     this.principal(&principal);
     entry.close.known();
     this.watch(snapshot, &proof, Asked::Nothing, &entry.close)?;
@@ -172,22 +171,19 @@ fn absolute(url: &str) -> Result<(crate::types::Target, CanonicalPath), Rejectio
 }
 
 /// The token of a request to the proxy itself.
-pub(super) fn token(headers: &HeaderMap) -> Result<crate::secret::TokenDigest, Rejection> {
-    let mut found = None;
+pub(super) fn token(directory: &Directory, headers: &HeaderMap) -> Result<Presented, Rejection> {
+    let mut found: Option<Presented> = None;
     for value in headers.get_all(TOKEN_HEADER).iter().chain(headers.get_all(AUTHORIZATION)) {
         let text = value.to_str().unwrap_or_default().trim();
         let token = match text.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
             _ => text,
         };
-        if !AgentToken::has_form(token) {
-            continue;
-        }
-        let digest = AgentToken::digest(token);
-        if found.is_some_and(|found| found != digest) {
+        let Some(presented) = directory.presented(token) else { continue };
+        if found.is_some_and(|found| found != presented) {
             return Err(Rejection::new(Code::BadRequest, "two different agent tokens were given", "send one"));
         }
-        found = Some(digest);
+        found = Some(presented);
     }
     found.ok_or_else(Rejection::auth_required)
 }

@@ -9,7 +9,7 @@ use super::tunnel::Entry;
 use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::connection::{Choice, destination_for};
-use crate::identity::{Principal, Proof, ProofError, proxy_authorization};
+use crate::identity::{Presented, Principal, Proof, ProofError, proxy_authorization};
 use crate::types::{CanonicalPath, PathError, Scheme, Target};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, PROXY_AUTHORIZATION};
@@ -210,11 +210,10 @@ pub async fn base_url(
     if name.is_empty() || name.contains('%') {
         return Err(Rejection::unknown_connection());
     }
-    let found = find_tokens(&parts.headers, rest)?;
+    let found = find_tokens(&snapshot.directory, &parts.headers, rest)?;
     record.path(&path_under("", &mask_tokens(rest)).unwrap_or_else(|_| root()));
-    let digest = found.as_ref().map(|found| found.digest).ok_or_else(Rejection::auth_required)?;
-    let proof = Proof::Token(digest);
-    let principal = authenticate(plane, snapshot, record.client(), &proof).await?;
+    let presented = found.as_ref().map(|found| &found.presented).ok_or_else(Rejection::auth_required)?;
+    let (proof, principal) = admit(plane, snapshot, record.client(), presented).await?;
     record.principal(&principal);
     entry.close.known();
     record.watch(snapshot, &proof, Asked::Nothing, &entry.close)?;
@@ -222,7 +221,7 @@ pub async fn base_url(
     if !found.is_some_and(|found| found.is_looked_at(&connection)) {
         return Err(Rejection::auth_required());
     }
-    let (rest, prefix_taken) = take_tokens(&mut parts.headers, rest, &connection);
+    let (rest, prefix_taken) = take_tokens(&snapshot.directory, &mut parts.headers, rest, &connection);
     let (target, base) = connection.frozen.base_url().ok_or_else(|| {
         Rejection::new(Code::NotFound, "this connection has no base URL", "use it through the proxy instead")
     })?;
@@ -261,17 +260,35 @@ pub async fn proxy_proof(
     headers: &HeaderMap,
 ) -> Result<(Proof, Principal, Option<String>), Rejection> {
     let values = headers.get_all(PROXY_AUTHORIZATION).iter().map(http::HeaderValue::as_bytes);
-    let credentials = proxy_authorization(values).map_err(|error| match error {
-        // What is there and is no token is a wrong one; what is not there is none.
-        ProofError::Missing | ProofError::Malformed if presents(headers) => wrong_token(plane, snapshot, client),
-        ProofError::Missing | ProofError::Malformed => Rejection::auth_required(),
-        ProofError::Conflicting => {
-            Rejection::new(Code::BadRequest, error.to_string(), "send one agent token").and_close()
-        }
-    })?;
-    let proof = Proof::Token(credentials.token);
-    let principal = authenticate(plane, snapshot, client, &proof).await?;
+    let credentials =
+        proxy_authorization(values, |text| snapshot.directory.presented(text)).map_err(|error| match error {
+            // What is there and is no token is a wrong one; what is not there is none.
+            ProofError::Missing | ProofError::Malformed if presents(headers) => wrong_token(plane, snapshot, client),
+            ProofError::Missing | ProofError::Malformed => Rejection::auth_required(),
+            ProofError::Conflicting => {
+                Rejection::new(Code::BadRequest, error.to_string(), "send one agent token").and_close()
+            }
+        })?;
+    let (proof, principal) = admit(plane, snapshot, client, &credentials.token).await?;
     Ok((proof, principal, credentials.connection))
+}
+
+/// The proof that a caller presents and the principal that it proves; wrong ones are counted.
+///
+/// # Errors
+/// 407 or 401, the same for unknown, revoked, expired and forged.
+pub async fn admit(
+    plane: &Plane,
+    snapshot: &Snapshot,
+    client: Option<IpAddr>,
+    presented: &Presented,
+) -> Result<(Proof, Principal), Rejection> {
+    let proof = plane.verifier.prove(&snapshot.directory, &snapshot.egress, presented).await.map_err(|error| {
+        tracing::info!("a JWT is refused: {error}");
+        wrong_token(plane, snapshot, client)
+    })?;
+    let principal = authenticate(plane, snapshot, client, &proof).await?;
+    Ok((proof, principal))
 }
 
 /// The principal that a proof proves; wrong ones are counted.

@@ -2,13 +2,13 @@
 
 use super::body::ResponseBody;
 use super::call::{collect, token};
-use super::downstream::authenticate;
+use super::downstream::admit;
 use super::finish::Record;
 use super::plane::Plane;
 use super::reject::{Code, Rejection};
 use super::tunnel::Entry;
 use crate::config::Snapshot;
-use crate::identity::{MAX_GENERATIONS, Principal, Proof, Standing};
+use crate::identity::{MAX_GENERATIONS, Principal, Standing};
 use crate::policy::{Narrowing, TokenRights, narrow};
 use crate::secret::AgentToken;
 use crate::store::{TokenKind, TokenRecord, TokenScope};
@@ -67,8 +67,8 @@ pub(super) async fn mint(
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
     this.method(request.method());
     let (parts, body) = request.into_parts();
-    let proof = Proof::Token(token(&parts.headers)?);
-    let principal = authenticate(plane, snapshot, this.client(), &proof).await?;
+    let presented = token(&snapshot.directory, &parts.headers)?;
+    let (_, principal) = admit(plane, snapshot, this.client(), &presented).await?;
     this.principal(&principal);
     entry.close.known();
     if parts.method != Method::POST {

@@ -8,6 +8,7 @@ use super::replay::ReplayBudget;
 use crate::audit::Spool;
 use crate::config::Loader;
 use crate::credential::Credentials;
+use crate::identity::Verifier;
 use crate::net::Pool;
 use crate::store::{Store, Usage};
 use crate::telemetry::Metrics;
@@ -29,6 +30,8 @@ pub struct Plane {
     pub store: Arc<dyn Store>,
     /// Leases and refreshes.
     pub credentials: Arc<Credentials>,
+    /// Verifies what callers present.
+    pub verifier: Arc<Verifier>,
     /// The audit record.
     pub spool: Arc<Spool>,
     /// Metrics.

@@ -2,7 +2,8 @@
 
 use super::reject::{Code, Rejection};
 use crate::connection::Connection;
-use crate::secret::{AgentToken, TokenDigest};
+use crate::identity::{Directory, Presented};
+use crate::secret::AgentToken;
 use crate::strategy::Placement;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -42,8 +43,8 @@ impl Place {
 
 /// The token of a request and where it stands.
 pub(super) struct Found {
-    /// Its digest.
-    pub(super) digest: TokenDigest,
+    /// The token.
+    pub(super) presented: Presented,
     places: Vec<Place>,
 }
 
@@ -54,14 +55,13 @@ impl Found {
     }
 }
 
-/// Every agent token in headers, query and path; they must all be the same one.
-pub(super) fn find_tokens(headers: &HeaderMap, path: &str) -> Result<Option<Found>, Rejection> {
+/// Every agent token in headers, query and path; they must all be the same one. JWTs are looked for in headers only.
+pub(super) fn find_tokens(directory: &Directory, headers: &HeaderMap, path: &str) -> Result<Option<Found>, Rejection> {
     let mut found: Option<Found> = None;
-    let mut note = |token: &str, place: Place| {
-        let digest = AgentToken::digest(token);
+    let mut note = |presented: Presented, place: Place| {
         match &mut found {
-            None => found = Some(Found { digest, places: vec![place] }),
-            Some(found) if found.digest == digest => found.places.push(place),
+            None => found = Some(Found { presented, places: vec![place] }),
+            Some(found) if found.presented == presented => found.places.push(place),
             Some(_) => {
                 return Err(Rejection::new(
                     Code::BadRequest,
@@ -73,32 +73,32 @@ pub(super) fn find_tokens(headers: &HeaderMap, path: &str) -> Result<Option<Foun
         Ok(())
     };
     for (name, value) in headers {
-        for token in tokens_in_header(value.as_bytes()) {
-            note(&token, Place::Header(name.as_str().to_owned()))?;
+        for presented in tokens_in_header(directory, value.as_bytes()) {
+            note(presented, Place::Header(name.as_str().to_owned()))?;
         }
     }
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         if AgentToken::has_form(value) {
-            note(value, Place::Query(decoded(name).into_owned()))?;
+            note(opaque(value), Place::Query(decoded(name).into_owned()))?;
         }
     }
     for (at, length) in token_spans(path) {
-        note(&path[at..at + length], Place::Path)?;
+        note(opaque(&path[at..at + length]), Place::Path)?;
     }
     Ok(found)
 }
 
+fn opaque(text: &str) -> Presented {
+    Presented::Token(AgentToken::digest(text))
+}
+
 /// The tokens in a header value: the whole value, what follows a scheme word, user and password of Basic.
-fn tokens_in_header(value: &[u8]) -> Vec<zeroize::Zeroizing<String>> {
+fn tokens_in_header(directory: &Directory, value: &[u8]) -> Vec<Presented> {
     let Ok(text) = std::str::from_utf8(value) else { return Vec::new() };
     let text = text.trim();
     let mut tokens = Vec::new();
-    let mut keep = |candidate: &str| {
-        if AgentToken::has_form(candidate) {
-            tokens.push(zeroize::Zeroizing::new(candidate.to_owned()));
-        }
-    };
+    let mut keep = |candidate: &str| tokens.extend(directory.presented(candidate));
     keep(text);
     if let Some((scheme, rest)) = text.split_once(' ') {
         let rest = rest.trim();
@@ -139,13 +139,30 @@ fn token_spans(path: &str) -> Vec<(usize, usize)> {
 #[must_use]
 pub fn mask_tokens(text: &str) -> String {
     let mut masked = text.to_owned();
-    if !text.contains("nxt_") {
-        return masked;
+    if text.contains("nxt_") {
+        for (at, length) in token_spans(text).into_iter().rev() {
+            masked.replace_range(at..at + length, "nxt_***");
+        }
     }
-    for (at, length) in token_spans(text).into_iter().rev() {
-        masked.replace_range(at..at + length, "nxt_***");
+    mask_jwts(masked)
+}
+
+/// JWTs are no tokens in paths, but somebody may put one there.
+fn mask_jwts(mut text: String) -> String {
+    let mut from = 0;
+    // The base64 of `{"`.
+    while let Some(found) = text[from..].find("eyJ") {
+        let at = from + found;
+        let is_jwt_byte = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        let length = text.as_bytes()[at..].iter().take_while(|b| is_jwt_byte(b)).count();
+        if text[at..at + length].bytes().filter(|b| *b == b'.').count() >= 2 {
+            text.replace_range(at..at + length, "eyJ***");
+            from = at + "eyJ***".len();
+        } else {
+            from = at + length;
+        }
     }
-    masked
+    text
 }
 
 fn decoded(text: &str) -> Cow<'_, str> {
@@ -154,13 +171,18 @@ fn decoded(text: &str) -> Cow<'_, str> {
 
 /// Takes every place out in which a token is looked for, whatever it held, and every other place that held one. Gives
 /// the rest of the path, and whether it had the connection's path prefix.
-pub(super) fn take_tokens(headers: &mut HeaderMap, rest: &str, connection: &Connection) -> (String, bool) {
+pub(super) fn take_tokens(
+    directory: &Directory,
+    headers: &mut HeaderMap,
+    rest: &str,
+    connection: &Connection,
+) -> (String, bool) {
     for name in KEY_HEADERS {
         headers.remove(*name);
     }
     let holding: Vec<_> = headers
         .iter()
-        .filter(|(_, value)| !tokens_in_header(value.as_bytes()).is_empty())
+        .filter(|(_, value)| !tokens_in_header(directory, value.as_bytes()).is_empty())
         .map(|(name, _)| name.clone())
         .collect();
     for name in holding {

@@ -88,6 +88,7 @@ pub struct Metrics {
     processor: Counter,
     descriptors: IntGauge,
     integrity_failures: IntCounter,
+    key_set_fetches: [IntCounter; 2],
 }
 
 impl Metrics {
@@ -103,6 +104,8 @@ impl Metrics {
         let tunnels = new.counters("nexus_tunnels_total", "Tunnels opened.", &["kind"]);
         let refreshes =
             new.counters("nexus_credential_refresh_total", "Credential refreshes, by how they ended.", &["result"]);
+        let key_sets =
+            new.counters("nexus_jwks_fetch_total", "Fetches of JWT issuers' keys, by how they ended.", &["result"]);
         let audit = new.counters("nexus_audit_events_total", "Audit lines, written or not.", &["result"]);
         let cuts = new.counters("nexus_cuts_total", "Requests and tunnels that were cut while under way.", &["reason"]);
         let build = new.register(
@@ -158,6 +161,7 @@ impl Metrics {
             processor: new.register(
                 Counter::new("process_cpu_seconds_total", "Processor time, in user and kernel mode.").expect(VALID),
             ),
+            key_set_fetches: ["fetched", "failed"].map(|result| key_sets.with_label_values(&[result])),
             descriptors: new.int_gauge("process_open_fds", "Open file descriptors."),
             integrity_failures: new.counter(
                 "nexus_store_integrity_failures",
@@ -280,6 +284,11 @@ impl Metrics {
         }
     }
 
+    /// A fetch of a JWT issuer's keys ended (`nexus_jwks_fetch_total{result}`).
+    pub fn key_set_fetched(&self, ok: bool) {
+        self.key_set_fetches[usize::from(!ok)].inc();
+    }
+
     /// A reload ended (`nexus_config_reload_success_total`, `..._failure_total`,
     /// `nexus_config_last_reload_success_timestamp_seconds`).
     pub fn config_reloaded(&self, ok: bool) {
@@ -372,6 +381,7 @@ mod tests {
             "nexus_redactions_total 0",
             r#"nexus_audit_events_total{result="ok"} 0"#,
             "nexus_audit_dropped_total 0",
+            r#"nexus_jwks_fetch_total{result="failed"} 0"#,
             "nexus_config_reload_success_total 0",
             "nexus_config_reload_failure_total 0",
             "nexus_config_last_reload_success_timestamp_seconds 0",

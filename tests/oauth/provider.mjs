@@ -32,6 +32,13 @@ const provider = new Provider(`https://${HOST}:${port}`, {
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
+    // A client that names a resource gets a JWT for it.
+    resourceIndicators: {
+      enabled: true,
+      getResourceServerInfo: (ctx, resource) => ({
+        audience: resource, scope: '', accessTokenFormat: 'jwt', accessTokenTTL: 600, jwt: { sign: { alg: 'RS256' } },
+      }),
+    },
   },
   pkce: { required: () => false },
   scopes: ['openid', 'offline_access'],

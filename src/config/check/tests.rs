@@ -123,6 +123,7 @@ max_expires = "7d"
             wrong_tokens_per_minute: 5,
             unauthenticated_connections: 16,
         },
+        issuers: Vec::new(),
         audit: crate::audit::AuditSettings { on_full: OnFull::DropWithGapRecord, durability: Durability::Disk },
         tokens: crate::config::TokenLimits {
             default_expires: Duration::from_secs(43_200),

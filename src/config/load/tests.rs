@@ -1,4 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
+mod identity;
+
 use super::*;
 use crate::secret::{Sealed, TokenDigest};
 use crate::store::{ConnectionRecord, ConnectionState, SqliteStore, TokenKind, TokenRecord, TokenScope};

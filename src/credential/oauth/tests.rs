@@ -5,7 +5,13 @@ use crate::types::Url;
 use proptest::prelude::*;
 
 fn response(status: u16, body: &str) -> ClientResponse {
-    ClientResponse { status, content_type: None, retry_after: Some(9), body: Some(Secret::new(body.to_owned())) }
+    ClientResponse {
+        status,
+        content_type: None,
+        retry_after: Some(9),
+        max_age: None,
+        body: Some(Secret::new(body.to_owned())),
+    }
 }
 
 /// The result in one line: `access refresh lifetime`, or the kind of error.
@@ -93,7 +99,7 @@ fn answers_are_read_strictly() {
     for (name, status, body, expected) in rows {
         assert_eq!(read(*status, body), *expected, "{name}");
     }
-    let not_text = ClientResponse { status: 200, content_type: None, retry_after: None, body: None };
+    let not_text = ClientResponse { status: 200, content_type: None, retry_after: None, max_age: None, body: None };
     assert!(matches!(read_answer(&not_text), Err(TokenError::Unusable { .. })));
 }
 

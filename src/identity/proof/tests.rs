@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::{BasicPair, ProofError, ProxyCredentials, bearer, proxy_authorization};
+use super::{BasicPair, Presented, ProofError, ProxyCredentials, bearer};
+use crate::identity::Directory;
 use crate::secret::AgentToken;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,11 @@ use proptest::prelude::*;
 fn tokens() -> (String, String) {
     let token = || AgentToken::generate().value().expose().to_owned();
     (token(), token())
+}
+
+fn proxy_authorization<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<ProxyCredentials, ProofError> {
+    let directory = Directory::default();
+    super::proxy_authorization(values, |text| directory.presented(text))
 }
 
 fn read(values: &[String]) -> Result<ProxyCredentials, ProofError> {
@@ -25,20 +31,21 @@ fn proof_by_rule() {
     let (a, b) = tokens();
     let unpadded = |pair: &str| basic(pair).trim_end_matches('=').to_owned();
     let found = |connection: Option<&str>| {
-        Ok(ProxyCredentials { token: AgentToken::digest(&a), connection: connection.map(str::to_owned) })
+        Ok(ProxyCredentials {
+            token: Presented::Token(AgentToken::digest(&a)),
+            connection: connection.map(str::to_owned),
+        })
     };
-    let (missing, conflicting, malformed) =
-        (Err(ProofError::Missing), Err(ProofError::Conflicting), Err(ProofError::Malformed));
     let cases: Vec<(&str, Vec<String>, Result<ProxyCredentials, ProofError>)> = vec![
-        ("no header", vec![], missing.clone()),
-        ("empty header", vec![String::new()], missing.clone()),
-        ("blank header", vec![" \t ".to_owned()], missing.clone()),
+        ("no header", vec![], Err(ProofError::Missing)),
+        ("empty header", vec![String::new()], Err(ProofError::Missing)),
+        ("blank header", vec![" \t ".to_owned()], Err(ProofError::Missing)),
         ("bearer", vec![format!("Bearer {a}")], found(None)),
         ("bearer in another case", vec![format!("bEARER {a}")], found(None)),
         ("bearer with extra space", vec![format!("  Bearer \t  {a}  ")], found(None)),
-        ("bearer without a token", vec!["Bearer".to_owned()], missing.clone()),
-        ("bearer of another form", vec!["Bearer abc".to_owned()], missing.clone()),
-        ("bearer with two words", vec![format!("Bearer {a} {a}")], missing.clone()),
+        ("bearer without a token", vec!["Bearer".to_owned()], Err(ProofError::Missing)),
+        ("bearer of another form", vec!["Bearer abc".to_owned()], Err(ProofError::Missing)),
+        ("bearer with two words", vec![format!("Bearer {a} {a}")], Err(ProofError::Missing)),
         ("token as the password", vec![basic(&format!("x:{a}"))], found(None)),
         ("token as the password of nexus", vec![basic(&format!("nexus:{a}"))], found(None)),
         ("token as the password of nobody", vec![basic(&format!(":{a}"))], found(None)),
@@ -49,20 +56,28 @@ fn proof_by_rule() {
         ("token as the user, password ignored", vec![basic(&format!("{a}:github"))], found(None)),
         ("token as the user without a colon", vec![basic(&a)], found(None)),
         ("token as both", vec![basic(&format!("{a}:{a}"))], found(None)),
-        ("two tokens", vec![basic(&format!("{a}:{b}"))], conflicting.clone()),
+        ("two tokens", vec![basic(&format!("{a}:{b}"))], Err(ProofError::Conflicting)),
         ("basic in another case", vec![basic(&format!("x:{a}")).replace("Basic", "BASIC")], found(None)),
         ("basic with extra space", vec![basic(&format!("x:{a}")).replace("Basic ", " Basic   ")], found(None)),
         ("one padding sign missing", vec![unpadded(&format!("xy:{a}"))], found(Some("xy"))),
         ("two padding signs missing", vec![unpadded(&format!("x:{a}"))], found(None)),
-        ("no token in basic", vec![basic("user:password")], missing.clone()),
-        ("colon in the password", vec![basic(&format!("x:{a}:"))], missing.clone()),
-        ("not base64", vec!["Basic %%%".to_owned()], malformed.clone()),
-        ("base64 with a space in it", vec![basic(&format!("x:{a}")).replace("Basic e", "Basic e ")], malformed.clone()),
-        ("base64 of other bytes", vec![format!("Basic {}", STANDARD.encode([0xff, b':', 0xfe]))], malformed.clone()),
-        ("another scheme", vec![format!("Digest {a}")], malformed.clone()),
-        ("no scheme", vec![a.clone()], malformed.clone()),
-        ("twice the same", vec![format!("Bearer {a}"), format!("Bearer {a}")], conflicting.clone()),
-        ("a token and nothing", vec![format!("Bearer {a}"), String::new()], conflicting.clone()),
+        ("no token in basic", vec![basic("user:password")], Err(ProofError::Missing)),
+        ("colon in the password", vec![basic(&format!("x:{a}:"))], Err(ProofError::Missing)),
+        ("not base64", vec!["Basic %%%".to_owned()], Err(ProofError::Malformed)),
+        (
+            "base64 with a space in it",
+            vec![basic(&format!("x:{a}")).replace("Basic e", "Basic e ")],
+            Err(ProofError::Malformed),
+        ),
+        (
+            "base64 of other bytes",
+            vec![format!("Basic {}", STANDARD.encode([0xff, b':', 0xfe]))],
+            Err(ProofError::Malformed),
+        ),
+        ("another scheme", vec![format!("Digest {a}")], Err(ProofError::Malformed)),
+        ("no scheme", vec![a.clone()], Err(ProofError::Malformed)),
+        ("twice the same", vec![format!("Bearer {a}"), format!("Bearer {a}")], Err(ProofError::Conflicting)),
+        ("a token and nothing", vec![format!("Bearer {a}"), String::new()], Err(ProofError::Conflicting)),
     ];
     for (name, values, expected) in cases {
         assert_eq!(read(&values), expected, "{name}");
@@ -96,7 +111,7 @@ proptest! {
     fn a_choice_is_what_stands_before_the_colon(user in "[ -9;-~]{0,20}") {
         let (a, _) = tokens();
         let proof = read(&[basic(&format!("{user}:{a}"))]).unwrap();
-        prop_assert_eq!(proof.token, AgentToken::digest(&a));
+        prop_assert_eq!(proof.token, Presented::Token(AgentToken::digest(&a)));
         prop_assert_eq!(proof.connection, (!["", "x", "nexus"].contains(&user.as_str())).then_some(user));
     }
 }

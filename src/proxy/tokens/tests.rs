@@ -61,21 +61,21 @@ fn tokens_are_found_where_the_connection_injects_and_where_sdks_send_keys() {
         ("path without placement", HeaderMap::new(), format!("/bot{t}/getMe"), &["header X: {token}"], false),
     ];
     for (name, headers, path, placements, looked_at) in cases {
-        let found = find_tokens(&headers, &path).unwrap().expect(name);
-        assert_eq!(found.digest, AgentToken::digest(&t), "{name}");
+        let found = find_tokens(&Directory::default(), &headers, &path).unwrap().expect(name);
+        assert_eq!(found.presented, opaque(&t), "{name}");
         assert_eq!(found.is_looked_at(&connection(placements)), looked_at, "{name}");
     }
-    assert!(find_tokens(&HeaderMap::new(), "/a?b=c").unwrap().is_none());
+    assert!(find_tokens(&Directory::default(), &HeaderMap::new(), "/a?b=c").unwrap().is_none());
 }
 
 #[test]
 fn two_different_tokens_are_refused_and_equal_ones_are_not() {
     let (t, other) = (token(), token());
     let both = headers(&[("authorization", format!("Bearer {t}")), ("x-api-key", t.clone())]);
-    assert!(find_tokens(&both, "/").is_ok());
+    assert!(find_tokens(&Directory::default(), &both, "/").is_ok());
     let differing = headers(&[("authorization", format!("Bearer {t}")), ("x-api-key", other.clone())]);
-    assert!(find_tokens(&differing, "/").is_err());
-    assert!(find_tokens(&headers(&[("x-api-key", t)]), &format!("/?key={other}")).is_err());
+    assert!(find_tokens(&Directory::default(), &differing, "/").is_err());
+    assert!(find_tokens(&Directory::default(), &headers(&[("x-api-key", t)]), &format!("/?key={other}")).is_err());
 }
 
 #[test]
@@ -84,7 +84,8 @@ fn every_place_is_taken_out() {
     let telegram = connection(&["path /bot{token}/"]);
     let mut all =
         headers(&[("authorization", "Bearer mine".to_owned()), ("x-api-key", t.clone()), ("cookie", "a=b".to_owned())]);
-    let (path, had_prefix) = take_tokens(&mut all, &format!("/bot{t}/getMe?a=1&key={t}&b=2"), &telegram);
+    let (path, had_prefix) =
+        take_tokens(&Directory::default(), &mut all, &format!("/bot{t}/getMe?a=1&key={t}&b=2"), &telegram);
     assert_eq!((path.as_str(), had_prefix), ("/getMe?a=1&b=2", true));
     assert_eq!(all.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["cookie"]);
 }
@@ -94,4 +95,6 @@ fn tokens_are_masked() {
     let t = token();
     assert_eq!(mask_tokens(&format!("/bot{t}/x/{t}")), "/botnxt_***/x/nxt_***");
     assert_eq!(mask_tokens("/nxt_short/x"), "/nxt_short/x");
+    assert_eq!(mask_tokens("/a/eyJhbGciOiJub25lIn0.eyJpc3MiOiJ4In0.sig_-/b/eyJ.eyJ.c"), "/a/eyJ***/b/eyJ***");
+    assert_eq!(mask_tokens("/eyJwb2ludGVy/eyJ.x"), "/eyJwb2ludGVy/eyJ.x");
 }
