@@ -1,17 +1,27 @@
 //! The composition root: builds all of it, owns reload and graceful shutdown.
 
+mod changes;
+mod integrity;
+mod keys;
+
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
-use crate::config::{Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_root_key, watch_files};
+use crate::config::{
+    Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_next_root_key, read_root_key, watch_files,
+};
 use crate::credential::Credentials;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
 use crate::proxy::Plane;
 use crate::proxy::hygiene::Pseudonym;
+use crate::proxy::plane::Applies;
 use crate::secret::{KeyError, Keyring, RootKey};
 use crate::store::{SqliteStore, Store, StoreError, StoreFile};
 use crate::telemetry::Metrics;
 use crate::types::Clock;
+use changes::StoreChanges;
+use integrity::Counter;
+use keys::Keys;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -120,6 +130,17 @@ pub enum AppError {
         /// The store.
         store: PathBuf,
     },
+    /// The store had a manifest once.
+    #[error(
+        "{store} is of a version before the manifest, and {counter} says that it had one: somebody put an old or edited \
+         file in its place; restore a backup, or remove {counter} to take the store as it is"
+    )]
+    ManifestLost {
+        /// The store.
+        store: PathBuf,
+        /// What remembers it.
+        counter: PathBuf,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -184,7 +205,16 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
         made.push(format!("interception CA {}", home.ca_certificate().display()));
     }
     if !store_path.exists() {
-        StoreFile::open(&store_path).await?.close().await;
+        let file = StoreFile::open(&store_path).await?;
+        match read_root_key(config, &home.path) {
+            // The manifest of a new store is made with its key.
+            Ok(root) => {
+                let keyring = Arc::new(Keyring::new(&root, file.install_id()));
+                file.unlock(keyring).await?.close().await;
+            }
+            // Whoever has the key makes it.
+            Err(_) => file.close().await,
+        }
         made.push(format!("store {}", store_path.display()));
     }
     Ok(made)
@@ -210,14 +240,23 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
         return Err(AppError::NotInitialised { home: home.path.clone() });
     }
     let file = StoreFile::open(&path).await?;
+    let counter = Counter::of(home, file.install_id());
+    if file.is_before_manifest() && counter.highest().is_some() {
+        return Err(AppError::ManifestLost { store: path, counter: counter.path().to_owned() });
+    }
     let root = read_root_key(&config, &home.path)?;
     let keyring = Arc::new(Keyring::new(&root, file.install_id()));
-    // A record that is damaged is told where it is used, and does not close the others.
-    let sealed = file.sealed_by_key().await?;
-    if !sealed.is_empty() && !sealed.iter().any(|sealed| keyring.sealed_it(sealed)) {
-        return Err(AppError::WrongKey { store: path });
+    match read_next_root_key(&config, &home.path) {
+        Ok(next) => {
+            next.map(|next| keyring.add(&next));
+        }
+        // Until a rotation has come to it, it is not needed; then the store says that its key is not here.
+        Err(error) => tracing::warn!("the next root key cannot be read: {error}"),
     }
-    let store = Arc::new(file.unlock(Arc::clone(&keyring)).await?);
+    let store = match file.unlock(Arc::clone(&keyring)).await {
+        Err(StoreError::KeyUnknown { .. }) => return Err(AppError::WrongKey { store: path }),
+        unlocked => Arc::new(unlocked?),
+    };
     Ok(Install { home: home.clone(), config, store, keyring })
 }
 
@@ -242,6 +281,7 @@ pub struct Running {
     pub admin: SocketAddr,
     plane: Arc<Plane>,
     store: Arc<SqliteStore>,
+    counter: Arc<Counter>,
     shutdown: watch::Sender<bool>,
     background: JoinSet<()>,
     grace: Duration,
@@ -292,7 +332,9 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         Arc::clone(&metrics),
         clock.clone(),
     ));
+    let (applies, asked) = Applies::channel();
     let plane = Arc::new(Plane {
+        applies,
         loader: Arc::clone(&loader),
         store: Arc::clone(&store) as Arc<dyn Store>,
         credentials,
@@ -307,6 +349,10 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         draining: CancellationToken::new(),
         ending: CancellationToken::new(),
     });
+
+    let keys = Arc::new(Keys::new(home.clone(), config_file.clone(), Arc::clone(&install.keyring)));
+    let counter = Arc::new(Counter::of(&home, store.install_id()));
+    integrity::at_start(&plane, &counter);
 
     let (shutdown, stopping) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -323,20 +369,23 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
     });
+    let changes = Arc::new(StoreChanges { plane: Arc::clone(&plane), keys });
     let reload = {
-        let plane = Arc::clone(&plane);
+        let changes = Arc::clone(&changes);
         move || {
-            let plane = Arc::clone(&plane);
-            async move { plane.reload_store().await.map_err(|error| error.to_string()) }
+            let changes = Arc::clone(&changes);
+            async move { changes.apply_with_keys().await }
         }
     };
     background.spawn(control.serve(reload, status));
-    background.spawn(follow_store(Arc::clone(&store), Arc::clone(&plane)));
+    background.spawn(Arc::clone(&changes).follow(Arc::clone(&store)));
+    background.spawn(changes.serve(asked));
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
-    background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store)));
+    background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store), Arc::clone(&counter)));
     background.spawn(purge_often(Arc::clone(&plane), Arc::clone(&store)));
-    Ok(Running { listen, admin: admin_address, plane, store, shutdown, background, grace: config.shutdown_grace })
+    let grace = config.shutdown_grace;
+    Ok(Running { listen, admin: admin_address, plane, store, counter, shutdown, background, grace })
 }
 
 /// A tunnel needs two descriptors, and the usual soft limit is 1,024: take what the hard limit allows.
@@ -364,17 +413,6 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
     })
 }
 
-/// Applies what other processes (and this one) commit to the store.
-async fn follow_store(store: Arc<SqliteStore>, plane: Arc<Plane>) {
-    loop {
-        store.changed().await;
-        if let Err(error) = plane.reload_store().await {
-            tracing::error!("the store's changes could not be applied: {error}");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    }
-}
-
 /// Applies changes of the config file and provider files.
 async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
     let mut changes = watch_files(home, config_file);
@@ -395,12 +433,13 @@ async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
 }
 
 /// Closes idle upstream connections and writes last-used times.
-async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>) {
+async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>, counter: Arc<Counter>) {
     let mut interval = tokio::time::interval(SWEEP);
     loop {
         interval.tick().await;
         plane.pool.sweep();
         write_usage(&plane, &store).await;
+        counter.remember(plane.loader.snapshot().generation);
     }
 }
 
@@ -467,6 +506,7 @@ impl Running {
             tracing::warn!("a refreshed credential may not be stored: its refresh did not end in time");
         }
         write_usage(&self.plane, &self.store).await;
+        self.counter.remember(self.plane.loader.snapshot().generation);
         self.background.shutdown().await;
         self.store.close().await;
     }
@@ -524,10 +564,10 @@ mod tests {
         install.store.delete_namespace(&Default::default(), 1_000).await.unwrap();
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let options = ServeOptions { home, config_file: None, listen: Some(vec![any_port]), admin: Some(any_port) };
-        let generation = install.store.changes_since(0).await.unwrap().generation;
+        let generation = install.store.changes_since(&crate::store::Seen::default()).await.unwrap().generation;
         let server = serve(options).await.unwrap();
         let purged = async {
-            while install.store.changes_since(0).await.unwrap().generation == generation {
+            while install.store.changes_since(&crate::store::Seen::default()).await.unwrap().generation == generation {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

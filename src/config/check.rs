@@ -78,6 +78,12 @@ fn store(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Con
     }
     let key = section.section(document, "root_key");
     root_key(document, key, config);
+    let next = section.section(document, "next_root_key");
+    if next.is_present() {
+        let mut given = config.clone();
+        root_key(document, next, &mut given);
+        config.next_root_key = Some(given.root_key);
+    }
     section.finish(document);
 }
 

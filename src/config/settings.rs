@@ -86,6 +86,8 @@ pub struct Config {
     pub store: PathBuf,
     /// The root key.
     pub root_key: RootKeySource,
+    /// The root key that `nexus key rotate` goes to, when it is not a file beside the present one.
+    pub next_root_key: Option<RootKeySource>,
     /// Static DNS answers.
     pub dns_hosts: HashMap<Host, IpAddr>,
     /// Egress rules.
@@ -112,6 +114,7 @@ impl Default for Config {
             shutdown_grace: Duration::from_secs(5),
             store: PathBuf::from("nexus.db"),
             root_key: RootKeySource::File(PathBuf::from("root.key")),
+            next_root_key: None,
             dns_hosts: HashMap::new(),
             egress: Egress::default(),
             ca_files: Vec::new(),
@@ -130,6 +133,9 @@ impl Config {
         let resolve = |path: &mut PathBuf| *path = home.join(&*path);
         resolve(&mut self.store);
         if let RootKeySource::File(path) = &mut self.root_key {
+            resolve(path);
+        }
+        if let Some(RootKeySource::File(path)) = &mut self.next_root_key {
             resolve(path);
         }
         self.ca_files.iter_mut().for_each(resolve);

@@ -93,7 +93,7 @@ pub(super) async fn mint(
     let child = TokenRecord { digest, ..child };
     plane.store.insert_child_token(&child, now, MAX_CHILDREN).await?;
     plane.usage.token(maker, now, this.client());
-    if let Err(error) = plane.reload_store().await {
+    if let Err(error) = plane.applies.now().await {
         tracing::error!("a token was made and could not be put into force: {error}");
         return Err(Rejection::new(
             Code::StoreUnavailable,

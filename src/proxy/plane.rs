@@ -4,7 +4,7 @@ use super::body::RequestBody;
 use super::hygiene::Pseudonym;
 use super::replay::ReplayBudget;
 use crate::audit::Spool;
-use crate::config::{ConfigError, Loader, Reloaded};
+use crate::config::Loader;
 use crate::credential::Credentials;
 use crate::net::Pool;
 use crate::store::{Store, Usage};
@@ -13,6 +13,7 @@ use crate::types::{Clock, ConnectionId, TokenId, UnixSeconds};
 use dashmap::DashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,8 @@ use tokio_util::task::TaskTracker;
 pub struct Plane {
     /// Snapshots of config and store.
     pub loader: Arc<Loader>,
+    /// Puts what requests wrote to the store into force.
+    pub applies: Applies,
     /// The store, for what requests write.
     pub store: Arc<dyn Store>,
     /// Leases and refreshes.
@@ -46,17 +49,38 @@ pub struct Plane {
     pub ending: CancellationToken,
 }
 
-impl Plane {
-    /// Applies the store's changes; gives its generation.
+/// Asks the owner of the plane to apply changes of the store at once, and waits for it.
+#[derive(Debug, Clone)]
+pub struct Applies(mpsc::Sender<oneshot::Sender<Result<i64, String>>>);
+
+/// The owner's end of [`Applies`].
+#[derive(Debug)]
+pub struct Asked(mpsc::Receiver<oneshot::Sender<Result<i64, String>>>);
+
+impl Applies {
+    /// Both ends.
+    #[must_use]
+    pub fn channel() -> (Self, Asked) {
+        let (sender, receiver) = mpsc::channel(64);
+        (Self(sender), Asked(receiver))
+    }
+
+    /// Returns when the store's changes are in force; gives its generation.
     ///
     /// # Errors
-    /// See [`ConfigError`]; what was in force stays.
-    pub async fn reload_store(&self) -> Result<i64, ConfigError> {
-        let Reloaded { generation, deleted } = self.loader.reload_store().await?;
-        for connection in &deleted {
-            self.credentials.forget(connection);
-        }
-        Ok(generation)
+    /// Why they are not, in words.
+    pub async fn now(&self) -> Result<i64, String> {
+        let (answer, answered) = oneshot::channel();
+        let gone = |_| "the server is stopping".to_owned();
+        self.0.send(answer).await.map_err(|_| "the server is stopping".to_owned())?;
+        answered.await.map_err(gone)?
+    }
+}
+
+impl Asked {
+    /// The next who asks, to be answered with the generation that is in force.
+    pub async fn next(&mut self) -> Option<oneshot::Sender<Result<i64, String>>> {
+        self.0.recv().await
     }
 }
 

@@ -3,10 +3,9 @@
 //! Several processes may do so at once: each step looks and removes in one transaction, and takes the file's write lock
 //! only when there is something to remove.
 
-use super::{SqliteStore, next_generation};
-use crate::store::StoreError;
+use super::SqliteStore;
+use crate::store::{RecordKind, StoreError};
 use crate::types::{TenantName, UnixSeconds};
-use sqlx::sqlite::SqliteConnection;
 use sqlx::{query, query_scalar};
 
 /// So many at a time, so that other writers get their turn.
@@ -42,16 +41,19 @@ impl SqliteStore {
             if found.is_none() {
                 break;
             }
-            let mut transaction = self.write().await?;
+            let mut change = self.change().await?;
             let ids: Vec<String> =
-                query_scalar(ORPHANS).bind(until).bind(tenant).bind(BATCH).fetch_all(&mut *transaction).await?;
-            let generation = next_generation(&mut transaction).await?;
+                query_scalar(ORPHANS).bind(until).bind(tenant).bind(BATCH).fetch_all(change.connection()).await?;
+            let ids = change.touch_fitting(RecordKind::Connection, ids).await?;
+            if ids.is_empty() {
+                break;
+            }
             for id in &ids {
                 // Its lease goes with it.
-                query("DELETE FROM connections WHERE id = ?").bind(id).execute(&mut *transaction).await?;
-                forget(&mut transaction, "connection", id, generation).await?;
+                query("DELETE FROM connections WHERE id = ?").bind(id).execute(change.connection()).await?;
+                query("DELETE FROM usage WHERE id = ?").bind(id).execute(change.connection()).await?;
             }
-            transaction.commit().await?;
+            change.commit().await?;
             removed += ids.len() as u64;
         }
         if removed > 0 {
@@ -70,33 +72,19 @@ impl SqliteStore {
             if found.is_none() {
                 return Ok(removed);
             }
-            let mut transaction = self.write().await?;
+            let mut change = self.change().await?;
             let ids: Vec<String> =
-                query_scalar(DEAD_TOKENS).bind(long).bind(brief).bind(BATCH).fetch_all(&mut *transaction).await?;
-            let generation = next_generation(&mut transaction).await?;
-            for id in &ids {
-                query("DELETE FROM tokens WHERE id = ?").bind(id).execute(&mut *transaction).await?;
-                forget(&mut transaction, "token", id, generation).await?;
+                query_scalar(DEAD_TOKENS).bind(long).bind(brief).bind(BATCH).fetch_all(change.connection()).await?;
+            let ids = change.touch_fitting(RecordKind::Token, ids).await?;
+            if ids.is_empty() {
+                return Ok(removed);
             }
-            transaction.commit().await?;
+            for id in &ids {
+                query("DELETE FROM tokens WHERE id = ?").bind(id).execute(change.connection()).await?;
+                query("DELETE FROM usage WHERE id = ?").bind(id).execute(change.connection()).await?;
+            }
+            change.commit().await?;
             removed += ids.len() as u64;
         }
     }
-}
-
-/// What else is kept of a record that is gone, and word of it to those who read changes.
-async fn forget(
-    transaction: &mut SqliteConnection,
-    kind: &'static str,
-    id: &str,
-    generation: i64,
-) -> Result<(), StoreError> {
-    query("DELETE FROM usage WHERE id = ?").bind(id).execute(&mut *transaction).await?;
-    query("INSERT OR REPLACE INTO tombstones (kind, id, generation) VALUES (?, ?, ?)")
-        .bind(kind)
-        .bind(id)
-        .bind(generation)
-        .execute(transaction)
-        .await?;
-    Ok(())
 }

@@ -4,6 +4,7 @@ mod crash;
 mod file;
 mod leases;
 mod records;
+mod tampering;
 mod tenants;
 
 use super::*;
@@ -93,6 +94,9 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> &'static str {
         StoreError::Full { .. } => "full",
         StoreError::Unusable { .. } => "unusable",
         StoreError::Newer { .. } => "newer",
+        StoreError::Integrity { .. } => "integrity",
+        StoreError::KeyUnknown { .. } => "key unknown",
+        StoreError::OldKey => "old key",
         StoreError::Database(error) => panic!("{error}"),
     }
 }

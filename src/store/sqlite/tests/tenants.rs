@@ -61,14 +61,14 @@ async fn a_deleted_tenant_is_unknown_and_the_others_stay() {
     let (_directory, store) = with_tenants().await;
     let (gone, stays) = (scope("a", "prod"), scope("b", "default"));
     let old = store.find_connection(&gone, "work").await.unwrap();
-    let since = store.changes_since(0).await.unwrap().generation;
+    let since = store.changes_since(&Seen::default()).await.unwrap().seen;
     store.acquire_refresh_lease(&old.id, 1, &owner(), NOW, 60).await.unwrap();
 
     let emptied = store.delete_tenant(&gone.tenant, NOW + 1).await.unwrap();
     assert_eq!(emptied, Emptied { connections: 2, tokens: 2, apps: 1 });
     assert_eq!(refusal(store.delete_tenant(&gone.tenant, NOW + 2).await), "not found");
     assert_eq!(names(&store).await, ["b"]);
-    let changes = store.changes_since(since).await.unwrap();
+    let changes = store.changes_since(&since).await.unwrap();
     assert_eq!(changes.deleted_connections.len(), 2);
     assert!(changes.connections.is_empty());
     assert!(changes.tokens.len() == 2 && changes.tokens.iter().all(|token| token.revoked_at == Some(NOW + 1)));
@@ -120,14 +120,14 @@ async fn orphans_are_purged_after_their_time() {
     store.record_usage(&[used]).await.unwrap();
 
     assert_eq!(store.purge_orphans(None, NOW - 1).await.unwrap(), 0);
-    let since = store.changes_since(0).await.unwrap().generation;
+    let since = store.changes_since(&Seen::default()).await.unwrap().seen;
     assert_eq!(store.purge_orphans(None, NOW - 1).await.unwrap(), 0);
-    assert_eq!(store.changes_since(0).await.unwrap().generation, since, "a purge of nothing changes nothing");
+    assert_eq!(store.changes_since(&Seen::default()).await.unwrap().generation, since.generation(), "a purge of nothing changes nothing");
     assert_eq!(store.purge_orphans(Some(&b.tenant), NOW).await.unwrap(), 0, "another tenant's");
     assert_eq!(store.purge_orphans(None, NOW).await.unwrap(), 2);
-    assert!(store.changes_since(since).await.unwrap().deleted_connections.contains(&old.id));
+    assert!(store.changes_since(&since).await.unwrap().deleted_connections.contains(&old.id));
     assert_eq!(store.purge_orphans(Some(&b.tenant), NOW + 100).await.unwrap(), 1);
-    let left: i64 = query_scalar("SELECT (SELECT count(*) FROM connections) + (SELECT count(*) FROM usage)")
+    let left: i64 = sqlx::query_scalar("SELECT (SELECT count(*) FROM connections) + (SELECT count(*) FROM usage)")
         .fetch_one(&store.readers)
         .await
         .unwrap();
@@ -173,12 +173,12 @@ async fn dead_tokens_are_purged_and_never_above_one_that_works() {
     assert_eq!(store.purge_tokens(NOW - 1, NOW - 1).await.unwrap(), 0);
 
     // The brief ones first.
-    let since = store.changes_since(0).await.unwrap().generation;
+    let since = store.changes_since(&Seen::default()).await.unwrap().seen;
     assert_eq!(store.purge_tokens(NOW - 1, NOW).await.unwrap(), 4);
     let gone: BTreeSet<_> =
         ["dead child", "child of revoked", "grandchild of revoked", "lost"].map(str::to_owned).into();
     assert_eq!(left().await, &everyone - &gone);
-    assert_eq!(store.changes_since(since).await.unwrap().deleted_tokens.len(), 4);
+    assert_eq!(store.changes_since(&since).await.unwrap().deleted_tokens.len(), 4);
     assert_eq!(store.purge_tokens(NOW - 1, NOW + 50).await.unwrap(), 1, "of the run");
     assert_eq!(store.purge_tokens(NOW, NOW + 50).await.unwrap(), 1, "the revoked one");
     assert_eq!(store.purge_tokens(NOW + 4, NOW + 50).await.unwrap(), 0);
