@@ -150,7 +150,7 @@ impl Tables {
             }
             let index = Arc::make_mut(self.scopes.entry(scope.clone()));
             index.remove_all(&connections);
-            if index.by_name.len() == 0 {
+            if index.by_name.is_empty() {
                 self.scopes.remove(&scope);
             }
         }

@@ -36,14 +36,7 @@ pub const MAX_GENERATIONS: usize = 5;
 /// A token lives as long as every token of the chain that made it: a parent that is missing counts as revoked. Its grant
 /// has its parent's inside. Both hold in whatever order the records come.
 #[derive(Debug, Clone, Default)]
-pub struct TokenTable {
-    by_digest: SharedMap<TokenDigest, Arc<Entry>>,
-    by_id: SharedMap<TokenId, Arc<Entry>>,
-    /// Oldest first. Without revoked ones, which nothing revives.
-    by_agent: SharedMap<(Scope, AgentName), Arc<Vec<Arc<Entry>>>>,
-    /// Whom each token has made, whether that token is known or not. Without revoked ones.
-    children: SharedMap<TokenId, Arc<Vec<TokenId>>>,
-}
+pub struct TokenTable(Arc<Tables>);
 
 /// What a new token may have of the one that makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,20 +53,20 @@ impl TokenTable {
     /// A record that cannot be used (a path pattern that does not parse) is left out, so that its token is unknown.
     #[must_use]
     pub fn updated(&self, changed: &[TokenRecord], deleted: &[TokenId]) -> Self {
-        let mut table = self.clone();
+        let mut tables = Tables::clone(&self.0);
         for record in changed {
-            let old = table.remove(&record.id);
+            let old = tables.remove(&record.id);
             match Entry::from_record(record) {
-                Ok(entry) => table.insert(entry, old.as_deref()),
+                Ok(entry) => tables.insert(entry, old.as_deref()),
                 Err(error) => {
                     tracing::warn!(token = %record.id, %error, "token {} is damaged and refused; make a new one", record.id);
                 }
             }
         }
         for id in deleted {
-            table.remove(id);
+            tables.remove(id);
         }
-        table
+        Self(Arc::new(tables))
     }
 
     /// The principal of a token.
@@ -81,32 +74,32 @@ impl TokenTable {
     /// # Errors
     /// See [`Rejected`].
     pub fn authenticate(&self, digest: &TokenDigest, now: UnixSeconds) -> Result<Principal, Rejected> {
-        self.live(digest, now).map(|entry| entry.principal.clone())
+        self.0.live(digest, now).map(|entry| entry.principal.clone())
     }
 
     /// Whether the token would be accepted now: what requests inside an open tunnel ask again.
     #[must_use]
     pub fn is_live(&self, digest: &TokenDigest, now: UnixSeconds) -> bool {
-        self.live(digest, now).is_ok()
+        self.0.live(digest, now).is_ok()
     }
 
     /// The principal of the token with this id, if neither it nor one that made it is revoked or expired.
     #[must_use]
     pub fn by_id(&self, id: &TokenId, now: UnixSeconds) -> Option<Principal> {
-        self.by_id.get(id).filter(|entry| self.check(entry, now).is_ok()).map(|entry| entry.principal.clone())
+        self.0.by_id.get(id).filter(|entry| self.0.check(entry, now).is_ok()).map(|entry| entry.principal.clone())
     }
 
     /// The principal of an agent's newest live token: what an agent-bound listener acts as.
     #[must_use]
     pub fn principal_of_agent(&self, scope: &Scope, agent: &AgentName, now: UnixSeconds) -> Option<Principal> {
-        let tokens = self.by_agent.get(&(scope.clone(), agent.clone()))?;
-        tokens.iter().rev().find(|entry| self.check(entry, now).is_ok()).map(|entry| entry.principal.clone())
+        let tokens = self.0.by_agent.get(&(scope.clone(), agent.clone()))?;
+        tokens.iter().rev().find(|entry| self.0.check(entry, now).is_ok()).map(|entry| entry.principal.clone())
     }
 
     /// A token and those that made it, from it upwards, dead ones too.
     pub fn lineage(&self, id: &TokenId) -> impl Iterator<Item = &Principal> {
-        let above = |entry: &&Arc<Entry>| self.by_id.get(entry.parent.as_ref()?);
-        std::iter::successors(self.by_id.get(id), above).take(MAX_GENERATIONS + 1).map(|entry| &entry.principal)
+        let above = |entry: &&Arc<Entry>| self.0.by_id.get(entry.parent.as_ref()?);
+        std::iter::successors(self.0.by_id.get(id), above).take(MAX_GENERATIONS + 1).map(|entry| &entry.principal)
     }
 
     /// The agent whose token stands at the beginning of a caller's chain: what is counted by agent is counted on it, or
@@ -120,11 +113,11 @@ impl TokenTable {
     /// What a token may give to one that it makes; none when it is not alive.
     #[must_use]
     pub fn standing(&self, id: &TokenId, now: UnixSeconds) -> Option<Standing> {
-        let mut entry = self.by_id.get(id)?;
-        self.check(entry, now).ok()?;
+        let mut entry = self.0.by_id.get(id)?;
+        self.0.check(entry, now).ok()?;
         let mut standing = Standing { expires_at: entry.expires_at, generation: 0 };
         while let Some(parent) = &entry.parent {
-            entry = self.by_id.get(parent)?;
+            entry = self.0.by_id.get(parent)?;
             standing.generation += 1;
             standing.expires_at = match (standing.expires_at, entry.expires_at) {
                 (Some(own), Some(above)) => Some(own.min(above)),
@@ -137,15 +130,27 @@ impl TokenTable {
     /// How many tokens there are, dead ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.0.by_id.len()
     }
 
     /// Whether there is no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.0.by_id.is_empty()
     }
+}
 
+#[derive(Debug, Clone, Default)]
+struct Tables {
+    by_digest: SharedMap<TokenDigest, Arc<Entry>>,
+    by_id: SharedMap<TokenId, Arc<Entry>>,
+    /// Oldest first. Without revoked ones, which nothing revives.
+    by_agent: SharedMap<(Scope, AgentName), Arc<Vec<Arc<Entry>>>>,
+    /// Whom each token has made, whether that token is known or not. Without revoked ones.
+    children: SharedMap<TokenId, Arc<Vec<TokenId>>>,
+}
+
+impl Tables {
     fn live(&self, digest: &TokenDigest, now: UnixSeconds) -> Result<&Entry, Rejected> {
         let entry = self.by_digest.get(digest).ok_or(Rejected::Unknown)?;
         entry.check_value(digest, now)?;

@@ -104,7 +104,7 @@ fn deleted_tokens_are_unknown() {
     assert_eq!(id_of(&one, "a", NOW), Err(Rejected::Unknown));
     assert_eq!(id_of(&one, "b", NOW), Ok("tok_b".to_owned()));
     let none = one.updated(&[], &[record("b").id]);
-    assert!(none.is_empty() && none.by_digest.is_empty() && none.by_agent.is_empty() && none.children.is_empty());
+    assert!(none.is_empty() && none.0.by_digest.is_empty() && none.0.by_agent.is_empty() && none.0.children.is_empty());
     assert_eq!(id_of(&both.updated(&[record("a")], &[record("a").id]), "a", NOW), Err(Rejected::Unknown));
 }
 
@@ -282,7 +282,7 @@ fn a_change_among_many_tokens_copies_little() {
     let before = table(&records);
     let after = before.updated(&[TokenRecord { revoked_at: Some(NOW), ..record("v17") }], &[]);
     let is_shared = |value: &str| {
-        let of = |table: &TokenTable| std::sync::Arc::as_ptr(table.by_digest.get(&digest(value)).unwrap());
+        let of = |table: &TokenTable| std::sync::Arc::as_ptr(table.0.by_digest.get(&digest(value)).unwrap());
         of(&before) == of(&after)
     };
     assert!(records.iter().filter(|record| !is_shared(record.id.as_str().trim_start_matches("tok_"))).count() == 1);
