@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
-    explain, init, lockdown, output, provider, register, run, tenant, token, up,
+    explain, init, key, lockdown, output, provider, register, run, tenant, token, up,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -81,6 +81,9 @@ pub enum Command {
     /// Namespaces of a tenant
     #[command(subcommand)]
     Namespace(tenant::NamespaceCommand),
+    /// The root key
+    #[command(subcommand)]
+    Key(key::KeyCommand),
 }
 
 /// Reads the command line, does what it says and gives the exit code.
@@ -148,6 +151,7 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Config(command) => command.execute(context),
         Command::Tenant(command) => command.execute(context).await,
         Command::Namespace(command) => command.execute(context).await,
+        Command::Key(command) => command.execute(context).await,
     }
 }
 
