@@ -5,8 +5,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use nexus::config::Loader;
 use nexus::connection::{Connection, Frozen, RouteTable};
 use nexus::identity::{
-    Algorithm, Directory, Issuer, IssuerSettings, Issuers, KeyLocation, KeySet, KeySource, Mapping, Rule, Template,
-    Proof, TokenTable, Verifier,
+    Algorithm, Directory, Issuer, IssuerSettings, Issuers, KeyLocation, KeySet, KeySource, Mapping, Proof, Rule,
+    Template, TokenTable, Verifier,
 };
 use nexus::net::{Egress, EgressSettings};
 use nexus::policy::{Question, decide};

@@ -45,7 +45,7 @@ type ReadSection = fn(&mut Document<'_>, Section<'_>, &mut Config);
 /// Reads what can be read; the rest keeps its default and is a problem.
 fn read(document: &mut Document<'_>, mut root: Section<'_>) -> Config {
     let mut config = Config::default();
-    let sections: [(&'static str, ReadSection); 8] = [
+    let sections: [(&'static str, ReadSection); 9] = [
         ("server", server::server),
         ("store", store),
         ("dns", dns),
