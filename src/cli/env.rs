@@ -5,6 +5,7 @@ use super::secret_input::Given;
 use super::shell::{Shell, render};
 use super::token::{self, Expiry, NewToken};
 use super::{CliError, Context, Format, SecretInput, output, run};
+use crate::identity::has_jwt_form;
 use crate::secret::{AgentToken, Secret};
 use crate::types::{AgentName, format_duration};
 use std::time::Duration;
@@ -47,8 +48,8 @@ impl Env {
         let (token, placeholders) = match given {
             Given::One(token) => {
                 // Looked at for its form: a wrong paste is told here and not by a 407.
-                if !AgentToken::has_form(token.expose()) || !AgentToken::checksum_is_right(token.expose()) {
-                    return Err(CliError::Usage("that is not an agent token (nxt_...)".to_owned()));
+                if !AgentToken::checksum_is_right(token.expose()) && !has_jwt_form(token.expose()) {
+                    return Err(CliError::Usage("that is not an agent token (nxt_..., or a JWT)".to_owned()));
                 }
                 (token, Vec::new())
             }

@@ -94,7 +94,7 @@ impl Directory {
             return Some(Presented::Token(AgentToken::digest(text)));
         }
         self.issuers
-            .claim(text)
+            .is_named_in(text)
             .then(|| Presented::Jwt { digest: AgentToken::digest(text), text: Secret::new(text.to_owned()) })
     }
 

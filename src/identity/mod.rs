@@ -11,7 +11,7 @@ mod tokens;
 pub use directory::{Directory, Principals, Proof};
 pub use jwt::{
     Algorithm, Fetcher, Issuer, IssuerSettings, Issuers, JwtError, KeyLocation, KeySet, KeySetError, KeySource,
-    MAX_JWT_BYTES, RUN_AUDIENCE, RunClaims, VerifiedJwt, Verifier, own_issuer, sign_run_token,
+    MAX_JWT_BYTES, RUN_AUDIENCE, RunClaims, VerifiedJwt, Verifier, has_jwt_form, own_issuer, sign_run_token,
 };
 pub use mapping::{Attributes, Claim, Condition, Mapping, MappingError, Names, Rule, Template, TemplateError};
 pub use proof::{BasicPair, Presented, ProofError, ProxyCredentials, bearer, proxy_authorization};

@@ -9,7 +9,7 @@ use super::tunnel::Entry;
 use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::connection::{Choice, destination_for};
-use crate::identity::{Presented, Principal, Proof, ProofError, proxy_authorization};
+use crate::identity::{JwtError, Presented, Principal, Proof, ProofError, proxy_authorization};
 use crate::types::{CanonicalPath, PathError, Scheme, Target};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, PROXY_AUTHORIZATION};
@@ -285,7 +285,11 @@ pub async fn admit(
 ) -> Result<(Proof, Principal), Rejection> {
     let proof = plane.verifier.prove(&snapshot.directory, &snapshot.egress, presented).await.map_err(|error| {
         tracing::info!("a JWT is refused: {error}");
-        wrong_token(plane, snapshot, client)
+        match error {
+            // Without keys nobody knows whether it is wrong.
+            JwtError::NoKeys => Rejection::auth_required(),
+            _ => wrong_token(plane, snapshot, client),
+        }
     })?;
     let principal = authenticate(plane, snapshot, client, &proof).await?;
     Ok((proof, principal))

@@ -11,7 +11,6 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from conftest import LOGIN
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from nexustest.home import Home, canary, wait_for
@@ -20,6 +19,7 @@ from nexustest.wire import Wire, tunnel
 
 API = "api.example.test"
 ISSUER = "idp.example.test"
+LOGIN = "login.example.test"
 
 
 def encoded(data: bytes | dict) -> str:

@@ -92,7 +92,7 @@ impl Issuers {
     /// Whether a text is a JWT that says it is of one of these issuers: an agent's proof, right or wrong. Every other
     /// JWT is the API's business.
     #[must_use]
-    pub fn claim(&self, text: &str) -> bool {
+    pub fn is_named_in(&self, text: &str) -> bool {
         token::names_issuer(text, |issuer| {
             self.own.as_deref() == Some(issuer) || self.all.iter().any(|known| known.settings.issuer == issuer)
         })

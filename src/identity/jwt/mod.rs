@@ -18,7 +18,7 @@ pub use issuer::{Issuer, IssuerSettings, Issuers};
 pub use keys::{Algorithm, KeySet, KeySetError};
 pub use run::{RUN_AUDIENCE, RunClaims, own_issuer, sign_run_token};
 pub use source::{Fetcher, KeyLocation, KeySource};
-pub use token::{MAX_JWT_BYTES, VerifiedJwt};
+pub use token::{MAX_JWT_BYTES, VerifiedJwt, has_jwt_form};
 pub use verifier::Verifier;
 
 use token::Registered;

@@ -27,6 +27,12 @@ pub(super) fn names_issuer(text: &str, is_ours: impl Fn(&str) -> bool) -> bool {
         && deserializer.end().is_ok()
 }
 
+/// Whether a text looks like a signed JWT, of whomever.
+#[must_use]
+pub fn has_jwt_form(text: &str) -> bool {
+    parts(text).is_some_and(|[header, _, signature]| header.starts_with("ey") && !signature.is_empty())
+}
+
 /// Header, claims and signature, if the text is three parts of base64url characters.
 fn parts(text: &str) -> Option<[&str; 3]> {
     let is_base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
