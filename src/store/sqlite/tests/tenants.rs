@@ -122,7 +122,11 @@ async fn orphans_are_purged_after_their_time() {
     assert_eq!(store.purge_orphans(None, NOW - 1).await.unwrap(), 0);
     let since = store.changes_since(&Seen::default()).await.unwrap().seen;
     assert_eq!(store.purge_orphans(None, NOW - 1).await.unwrap(), 0);
-    assert_eq!(store.changes_since(&Seen::default()).await.unwrap().generation, since.generation(), "a purge of nothing changes nothing");
+    assert_eq!(
+        store.changes_since(&Seen::default()).await.unwrap().generation,
+        since.generation(),
+        "a purge of nothing changes nothing"
+    );
     assert_eq!(store.purge_orphans(Some(&b.tenant), NOW).await.unwrap(), 0, "another tenant's");
     assert_eq!(store.purge_orphans(None, NOW).await.unwrap(), 2);
     assert!(store.changes_since(&since).await.unwrap().deleted_connections.contains(&old.id));
