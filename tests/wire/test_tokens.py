@@ -553,6 +553,7 @@ def test_a_store_that_cannot_be_written_makes_nothing(nexus, agent):
     assert boss.mint().status == 201
 
 
+@pytest.mark.timeout(600)
 def test_a_token_makes_so_many_that_work(nexus, agent):
     boss = agent("good", "--scopes", "use,mint", name="busy")
     other = agent("good", "--scopes", "use,mint", name="calm")
