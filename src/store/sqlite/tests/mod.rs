@@ -4,11 +4,12 @@ mod crash;
 mod file;
 mod leases;
 mod records;
+mod rotation;
 mod tampering;
 
 use super::*;
-use crate::secret::{RootKey, Sealed};
-use crate::store::{TokenKind, TokenScope};
+use crate::secret::{KeyId, RootKey, Sealed};
+use crate::store::{Record, TokenKind, TokenScope};
 use std::path::Path;
 use tempfile::TempDir;
 
