@@ -1,7 +1,7 @@
 """Records that were edited behind nexus' back, and stores that were put back to an earlier state."""
 
-import shutil
 import sqlite3
+from pathlib import Path
 
 from nexustest.home import wait_for
 
@@ -11,6 +11,17 @@ def edit(home, *statements: str) -> None:
         for statement in statements:
             database.execute(statement)
     database.close()
+
+
+def copy(source: Path, target: Path) -> None:
+    """The store as it is, its log folded in, in the place of another."""
+    for leftover in (target, target.with_name(target.name + "-wal"), target.with_name(target.name + "-shm")):
+        leftover.unlink(missing_ok=True)
+    with sqlite3.connect(source) as database, sqlite3.connect(target) as into:
+        database.backup(into)
+    database.close()
+    into.close()
+    target.chmod(0o600)
 
 
 def failures(home) -> list[dict]:
@@ -53,13 +64,13 @@ def test_a_store_that_was_put_back_is_told(install):
     server = home.up()
     server.stop()
     old = home.directory / "old.db"
-    shutil.copy(home.path / "nexus.db", old)
+    copy(home.path / "nexus.db", old)
     server = home.up()
     identity = home.json("token", "list")[0]["token_id"]
     home.nexus("token", "revoke", identity)
     server.stop()
     assert failures(home) == []
-    shutil.copy(old, home.path / "nexus.db")
+    copy(old, home.path / "nexus.db")
     server = home.up()
     assert [line["reason"] for line in failures(home)] == ["store_went_back"]
     assert "earlier state" in server.messages()
