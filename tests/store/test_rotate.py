@@ -11,7 +11,7 @@ import pytest
 from nexustest.home import binary, canary
 
 # How many kills; the long form is a thousand.
-KILLS = int(os.environ.get("NEXUS_TEST_KILLS", "24"))
+KILLS = int(os.environ.get("NEXUS_TEST_KILLS", "20"))
 
 # What the store, the key files and the way to the server are made with.
 CALLS = ["pwrite64", "fdatasync", "fsync", "rename", "linkat", "pwrite64", "unlink", "connect", "openat", "write"]

@@ -34,6 +34,35 @@ fn the_cell_outlives_a_reload_of_the_same_definition() {
 }
 
 #[test]
+fn a_new_envelope_of_the_same_version_is_taken() {
+    let old = build(&first(), None);
+    let record = ConnectionRecord { access: Sealed::from_bytes(b"sealed again"), ..first() };
+    let new = build(&record, Some(&old));
+    assert_eq!((old.access().version, new.access().version), (1, 1));
+    assert_eq!(old.access().access, Sealed::from_bytes(b"sealed again"), "who holds the old snapshot opens it too");
+}
+
+#[test]
+fn what_is_sealed_again_opens_with_the_new_root_key_alone() {
+    let keyring = Keyring::new(&RootKey::from_bytes(&[1; 32]), "install");
+    let connection = build(&first(), None);
+    let mut fields = SecretFields::default();
+    fields.insert("token", Secret::new("value".to_owned()));
+    let (access, grant) = (connection.seal_access(&keyring, 3, &fields), connection.seal_grant(&keyring, 3, &fields));
+    let old_id = keyring.key_id();
+    let next_id = keyring.add(&RootKey::from_bytes(&[2; 32]));
+    assert!(keyring.seal_with_root(next_id));
+    let (access, grant) = connection.reseal(&keyring, 3, &access, Some(&grant)).unwrap();
+    keyring.forget(old_id);
+    assert_eq!(keyring.key_ids(), [next_id]);
+    let record = ConnectionRecord { version: 3, access, grant, ..first() };
+    let again = build(&record, None);
+    assert!(again.open_access(&keyring, &again.access()).unwrap().get("token").is_some());
+    assert!(again.open_grant(&keyring, &again.access()).unwrap().is_some());
+    assert_eq!(connection.reseal(&keyring, 4, &record.access, None), Err(SealError::Integrity), "another version");
+}
+
+#[test]
 fn another_spelling_of_a_definition_is_the_same() {
     let old = build(&first(), None);
     let spelled = ConnectionRecord { definition: first().definition.replace(',', " ,\n"), ..first() };

@@ -3,7 +3,10 @@
 use super::harness::{Call, Install, START, Setup, answer, fields, token};
 use crate::connection::Connection;
 use crate::credential::{CredentialSettings, RefreshError, Refreshed, TokenError};
-use crate::store::{ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Store};
+use crate::secret::RootKey;
+use crate::store::{
+    ConnectionState, CredentialUpdate, Cursor, LeaseOutcome, LeaseOwner, Record, Resealed, SqliteStore, Store,
+};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,4 +200,38 @@ async fn version_got_under_a_lease_that_ran_out_is_stored_all_the_same() {
     let (refreshed, ()) = tokio::join!(credentials.refresh(&connection, 1, &install.egress), taker);
     assert_eq!(refreshed.unwrap(), Refreshed::Version(2));
     assert_eq!(install.stored_tokens(&connection).await.1, "refresh-2");
+}
+
+#[tokio::test]
+async fn a_root_key_that_is_rotated_during_a_refresh_loses_no_token() {
+    let install = Install::new(|_| token("access-2", 3600, Some("refresh-2"))).await;
+    let connection = install.register(Setup::default()).await;
+    let credentials = install.credentials();
+    let next = RootKey::from_bytes(&[8; 32]);
+    let next_id = install.keyring.add(&next);
+    let other = SqliteStore::open(&install.path(), &RootKey::from_bytes(&[0xab; 32])).await.unwrap();
+    other.keyring().add(&next);
+    install.endpoint.hold();
+    let refresh = credentials.refresh(&connection, 1, &install.egress);
+    let rotate = async {
+        install.endpoint.called(1).await;
+        // The old key seals here for as long as this process has not looked at the store.
+        other.rekey_manifest(next_id).await.unwrap();
+        let (records, _) = other.stale(next_id, Cursor::default(), 10).await.unwrap();
+        let Some(Record::Connection(old)) = records.into_iter().next() else { panic!("one is stale") };
+        let (access, grant) =
+            connection.reseal(other.keyring(), old.version, &old.access, old.grant.as_ref()).unwrap();
+        let batch = [Resealed::Connection { old, access, grant }];
+        assert_eq!(other.reseal(&batch).await.unwrap(), 1);
+        assert_eq!(other.reseal(&batch).await.unwrap(), 0, "not what it was read as any more");
+        assert_ne!(install.keyring.key_id(), next_id);
+        install.endpoint.release();
+    };
+    assert_eq!(tokio::join!(refresh, rotate).0.unwrap(), Refreshed::Version(2));
+    assert_eq!(install.stored_tokens(&connection).await, ("access-2".to_owned(), "refresh-2".to_owned()));
+    let stored = install.stored(&connection).await;
+    assert_eq!(stored.access.key_id(), Some(next_id));
+    assert_eq!(stored.grant.unwrap().key_id(), Some(next_id));
+    assert_eq!(other.count_stale(next_id).await.unwrap(), 0);
+    assert_eq!(install.endpoint.calls(), 1);
 }

@@ -5,12 +5,13 @@ mod file;
 mod leases;
 mod lockdown;
 mod records;
+mod rotation;
 mod tampering;
 mod tenants;
 
 use super::*;
-use crate::secret::{RootKey, Sealed};
-use crate::store::{TokenKind, TokenScope};
+use crate::secret::{KeyId, RootKey, Sealed};
+use crate::store::{Record, TokenKind, TokenScope};
 use std::path::Path;
 use tempfile::TempDir;
 
