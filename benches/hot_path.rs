@@ -114,6 +114,17 @@ fn look_up_token(c: &mut Criterion) {
     group.finish();
 }
 
+fn change_token(c: &mut Criterion) {
+    let mut group = c.benchmark_group("change a token of so many");
+    for count in [1, 100_000] {
+        let (table, _) = tokens(count, &[ConnectionId::generate()]);
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| table.updated(&[token(count, TokenDigest(random_bytes()), &[])], &[]));
+        });
+    }
+    group.finish();
+}
+
 fn scan_head(c: &mut Criterion) {
     let mut head = b"GET /v1/repos/owner/name/issues?state=open HTTP/1.1\r\nHost: api-0.bench.test\r\n".to_vec();
     for number in 0..12 {
@@ -228,5 +239,13 @@ fn watch_what_is_under_way(c: &mut Criterion) {
     drop(open);
 }
 
-criterion_group!(benches, open_credential, look_up_token, scan_head, route_and_decide, watch_what_is_under_way);
+criterion_group!(
+    benches,
+    open_credential,
+    look_up_token,
+    change_token,
+    scan_head,
+    route_and_decide,
+    watch_what_is_under_way
+);
 criterion_main!(benches);

@@ -1,19 +1,28 @@
 //! The composition root: builds all of it, owns reload and graceful shutdown.
 
+mod changes;
+mod integrity;
+mod keys;
+mod lockdown;
+
 use crate::admin::{AdminState, ControlServer, serve_admin};
-use crate::audit::{AuditError, Event, Kind, Spool};
+use crate::audit::{AuditError, Spool};
 use crate::config::{
-    Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeySource, Sources, read_root_key, watch_files,
+    Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_next_root_key, read_root_key, watch_files,
 };
 use crate::credential::Credentials;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
 use crate::proxy::Plane;
 use crate::proxy::hygiene::Pseudonym;
+use crate::proxy::plane::Applies;
 use crate::secret::{KeyError, Keyring, RootKey};
 use crate::store::{SqliteStore, Store, StoreError, StoreFile};
 use crate::telemetry::Metrics;
-use crate::types::{Clock, RequestId};
+use crate::types::Clock;
+use changes::StoreChanges;
+use integrity::Counter;
+use keys::Keys;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -30,6 +39,15 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// How often what is under way is asked whether its time is over.
 const JUDGE: Duration = Duration::from_millis(500);
+
+/// How often what is of no use any more is looked for.
+const PURGE: Duration = Duration::from_secs(3_600);
+
+/// How long orphaned connections and dead tokens are kept.
+pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long dead tokens are kept that were made for a run or by another token.
+const KEPT_BRIEFLY: Duration = Duration::from_secs(86_400);
 
 /// How long a shutdown waits for refreshes that are under way.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -116,6 +134,17 @@ pub enum AppError {
         /// The store.
         store: PathBuf,
     },
+    /// The store had a manifest once.
+    #[error(
+        "{store} is of a version before the manifest, and {counter} says that it had one: somebody put an old or edited \
+         file in its place; restore a backup, or remove {counter} to take the store as it is"
+    )]
+    ManifestLost {
+        /// The store.
+        store: PathBuf,
+        /// What remembers it.
+        counter: PathBuf,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -180,7 +209,16 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
         made.push(format!("interception CA {}", home.ca_certificate().display()));
     }
     if !store_path.exists() {
-        StoreFile::open(&store_path).await?.close().await;
+        let file = StoreFile::open(&store_path).await?;
+        match read_root_key(config, &home.path) {
+            // The manifest of a new store is made with its key.
+            Ok(root) => {
+                let keyring = Arc::new(Keyring::new(&root, file.install_id()));
+                file.unlock(keyring).await?.close().await;
+            }
+            // Whoever has the key makes it.
+            Err(_) => file.close().await,
+        }
         made.push(format!("store {}", store_path.display()));
     }
     Ok(made)
@@ -206,14 +244,23 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
         return Err(AppError::NotInitialised { home: home.path.clone() });
     }
     let file = StoreFile::open(&path).await?;
+    let counter = Counter::of(home, file.install_id());
+    if file.is_before_manifest() && counter.highest().is_some() {
+        return Err(AppError::ManifestLost { store: path, counter: counter.path().to_owned() });
+    }
     let root = read_root_key(&config, &home.path)?;
     let keyring = Arc::new(Keyring::new(&root, file.install_id()));
-    // A record that is damaged is told where it is used, and does not close the others.
-    let sealed = file.sealed_by_key().await?;
-    if !sealed.is_empty() && !sealed.iter().any(|sealed| keyring.sealed_it(sealed)) {
-        return Err(AppError::WrongKey { store: path });
+    match read_next_root_key(&config, &home.path) {
+        Ok(next) => {
+            next.map(|next| keyring.add(&next));
+        }
+        // Until a rotation has come to it, it is not needed; then the store says that its key is not here.
+        Err(error) => tracing::warn!("the next root key cannot be read: {error}"),
     }
-    let store = Arc::new(file.unlock(Arc::clone(&keyring)).await?);
+    let store = match file.unlock(Arc::clone(&keyring)).await {
+        Err(StoreError::KeyUnknown { .. }) => return Err(AppError::WrongKey { store: path }),
+        unlocked => Arc::new(unlocked?),
+    };
     Ok(Install { home: home.clone(), config, store, keyring })
 }
 
@@ -238,6 +285,7 @@ pub struct Running {
     pub admin: SocketAddr,
     plane: Arc<Plane>,
     store: Arc<SqliteStore>,
+    counter: Arc<Counter>,
     shutdown: watch::Sender<bool>,
     background: JoinSet<()>,
     grace: Duration,
@@ -288,8 +336,11 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         Arc::clone(&metrics),
         clock.clone(),
     ));
+    let (applies, asked) = Applies::channel();
     let plane = Arc::new(Plane {
+        applies,
         loader: Arc::clone(&loader),
+        store: Arc::clone(&store) as Arc<dyn Store>,
         credentials,
         spool: Arc::clone(&spool),
         metrics: Arc::clone(&metrics),
@@ -304,6 +355,10 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         draining: CancellationToken::new(),
         ending: CancellationToken::new(),
     });
+
+    let keys = Arc::new(Keys::new(home.clone(), config_file.clone(), Arc::clone(&install.keyring)));
+    let counter = Arc::new(Counter::of(&home, store.install_id()));
+    integrity::at_start(&plane, &counter);
 
     let (shutdown, stopping) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -320,21 +375,25 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
     });
-    heed_lockdown(&plane, &store, true);
+    lockdown::heed(&plane, true);
+    let changes = Arc::new(StoreChanges { plane: Arc::clone(&plane), keys });
     let reload = {
-        let (plane, store) = (Arc::clone(&plane), Arc::clone(&store));
+        let changes = Arc::clone(&changes);
         move || {
-            let (plane, store) = (Arc::clone(&plane), Arc::clone(&store));
-            async move { reload_store(&plane, &store).await.map_err(|error| error.to_string()) }
+            let changes = Arc::clone(&changes);
+            async move { changes.apply_with_keys().await }
         }
     };
     background.spawn(control.serve(reload, status));
-    background.spawn(follow_store(Arc::clone(&store), Arc::clone(&plane)));
+    background.spawn(Arc::clone(&changes).follow(Arc::clone(&store)));
+    background.spawn(changes.serve(asked));
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
-    background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store)));
+    background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store), Arc::clone(&counter)));
+    background.spawn(purge_often(Arc::clone(&plane), Arc::clone(&store)));
     background.spawn(follow_time(Arc::clone(&plane)));
-    Ok(Running { listen, admin: admin_address, plane, store, shutdown, background, grace: config.shutdown_grace })
+    let grace = config.shutdown_grace;
+    Ok(Running { listen, admin: admin_address, plane, store, counter, shutdown, background, grace })
 }
 
 /// A tunnel needs two descriptors, and the usual soft limit is 1,024: take what the hard limit allows.
@@ -365,44 +424,6 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
     })
 }
 
-/// Applies the store's changes, to what is under way too; gives its generation.
-async fn reload_store(plane: &Arc<Plane>, store: &Arc<SqliteStore>) -> Result<i64, ConfigError> {
-    let Reloaded { generation, deleted } = plane.loader.reload_store().await?;
-    for connection in &deleted {
-        plane.credentials.forget(connection);
-    }
-    heed_lockdown(plane, store, false);
-    plane.judge();
-    Ok(generation)
-}
-
-/// Takes over whether the install is locked down. Nothing in here keeps a caller waiting.
-fn heed_lockdown(plane: &Arc<Plane>, store: &Arc<SqliteStore>, at_start: bool) {
-    let locked = plane.loader.snapshot().directory.locked;
-    if plane.credentials.set_locked(locked) == locked {
-        return;
-    }
-    if locked {
-        tracing::warn!("locked down: every agent is refused; nexus lockdown --lift ends it");
-    } else {
-        tracing::warn!("the lockdown was lifted; agents need new tokens");
-    }
-    if !at_start {
-        let kind = if locked { Kind::Lockdown } else { Kind::LockdownLifted };
-        plane.spool.finish(Event::new(kind, RequestId::generate()));
-    }
-    if locked {
-        let (store, now) = (Arc::clone(store), plane.clock.now());
-        plane.tasks.spawn(async move {
-            match store.revoke_all_tokens(now).await {
-                Ok(revoked) => tracing::warn!(revoked, "revoked all tokens"),
-                // They are refused all the same, and lifting the lockdown revokes them first.
-                Err(error) => tracing::error!("tokens could not be marked as revoked: {error}"),
-            }
-        });
-    }
-}
-
 /// Cuts what ended by time alone.
 async fn follow_time(plane: Arc<Plane>) {
     let mut interval = tokio::time::interval(JUDGE);
@@ -410,17 +431,6 @@ async fn follow_time(plane: Arc<Plane>) {
     loop {
         interval.tick().await;
         plane.judge();
-    }
-}
-
-/// Applies what other processes (and this one) commit to the store.
-async fn follow_store(store: Arc<SqliteStore>, plane: Arc<Plane>) {
-    loop {
-        store.changed().await;
-        if let Err(error) = reload_store(&plane, &store).await {
-            tracing::error!("the store's changes could not be applied: {error}");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
     }
 }
 
@@ -445,13 +455,51 @@ async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
 }
 
 /// Closes idle upstream connections and writes last-used times.
-async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>) {
+async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>, counter: Arc<Counter>) {
     let mut interval = tokio::time::interval(SWEEP);
     loop {
         interval.tick().await;
         plane.pool.sweep();
         write_usage(&plane, &store).await;
+        counter.remember(plane.loader.snapshot().generation);
     }
+}
+
+/// Removes for good what is of no use any more. Other servers of the home do the same, each on its own.
+async fn purge_often(plane: Arc<Plane>, store: Arc<SqliteStore>) {
+    let mut interval = tokio::time::interval(PURGE);
+    loop {
+        interval.tick().await;
+        match purge(&*store, &plane.clock).await {
+            Ok(Purged { connections: 0, tokens: 0 }) => {}
+            Ok(Purged { connections, tokens }) => {
+                tracing::info!("purged {connections} orphaned connections and {tokens} dead tokens");
+            }
+            Err(error) => tracing::warn!("orphaned connections and dead tokens could not be purged: {error}"),
+        }
+    }
+}
+
+/// What [`purge`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purged {
+    /// Orphaned connections.
+    pub connections: u64,
+    /// Dead tokens.
+    pub tokens: u64,
+}
+
+/// Removes connections that were orphaned, and tokens that were dead, for [`KEPT`]; tokens of runs and those made by
+/// others after a day.
+///
+/// # Errors
+/// When the store fails; what was removed until then stays so.
+pub async fn purge(store: &dyn Store, clock: &Clock) -> Result<Purged, StoreError> {
+    let before = |kept: Duration| clock.now().saturating_sub_unsigned(kept.as_secs());
+    Ok(Purged {
+        connections: store.purge_orphans(None, before(KEPT)).await?,
+        tokens: store.purge_tokens(before(KEPT), before(KEPT_BRIEFLY)).await?,
+    })
 }
 
 async fn write_usage(plane: &Plane, store: &SqliteStore) {
@@ -486,6 +534,7 @@ impl Running {
             tracing::warn!("a refreshed credential may not be stored: its refresh did not end in time");
         }
         write_usage(&self.plane, &self.store).await;
+        self.counter.remember(self.plane.loader.snapshot().generation);
         self.background.shutdown().await;
         self.store.close().await;
     }
@@ -513,6 +562,46 @@ mod tests {
         std::fs::remove_file(home.path.join("root.key")).unwrap();
         assert!(matches!(init(&home, &config).await, Err(AppError::KeyMissing { .. })));
         assert!(!home.path.join("root.key").exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_of_no_use_is_purged_after_thirty_days() {
+        let (_directory, home) = home();
+        let config = Config::default();
+        init(&home, &config).await.unwrap();
+        let install = open(&home, config).await.unwrap();
+        let clock = Clock::fixed(1_700_000_000);
+        seal_something(&install, clock.now()).await;
+        install.store.delete_namespace(&Default::default(), clock.now()).await.unwrap();
+        let nothing = Purged { connections: 0, tokens: 0 };
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
+        clock.advance(30 * 86_400 - 1);
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
+        clock.advance(1);
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), Purged { connections: 1, tokens: 0 });
+        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_purges_when_it_starts() {
+        let (_directory, home) = home();
+        let config = Config::default();
+        init(&home, &config).await.unwrap();
+        let install = open(&home, config).await.unwrap();
+        seal_something(&install, 1_000).await;
+        install.store.delete_namespace(&Default::default(), 1_000).await.unwrap();
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let options = ServeOptions { home, config_file: None, listen: Some(vec![any_port]), admin: Some(any_port) };
+        let generation = install.store.changes_since(&crate::store::Seen::default()).await.unwrap().generation;
+        let server = serve(options).await.unwrap();
+        let purged = async {
+            while install.store.changes_since(&crate::store::Seen::default()).await.unwrap().generation == generation {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), purged).await.unwrap();
+        server.stop().await;
+        assert_eq!(install.store.purge_orphans(None, i64::MAX).await.unwrap(), 0, "the server has done it");
     }
 
     #[tokio::test]

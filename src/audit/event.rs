@@ -22,6 +22,10 @@ pub enum Kind {
     /// It serves again, with new tokens.
     #[serde(rename = "lockdown_lifted")]
     LockdownLifted,
+    /// A record of the store failed the integrity check and is not used (`record`, `reason`), or the store went back to an
+    /// earlier state (reason `store_went_back`). Of no request.
+    #[serde(rename = "integrity_failure")]
+    IntegrityFailure,
 }
 
 /// How the request came in.
@@ -36,6 +40,8 @@ pub enum Way {
     BaseUrl,
     /// `POST /v1/call`.
     Call,
+    /// `POST /v1/tokens`.
+    Mint,
     /// A blind tunnel.
     Tunnel,
     /// The CONNECT request itself (refused ones).
@@ -109,6 +115,9 @@ pub struct Event {
     /// The version of the credential that was used last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_version: Option<u64>,
+    /// The public id of the token that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minted_token_id: Option<String>,
     /// The dialled address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -133,6 +142,9 @@ pub struct Event {
     /// From first byte to last, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// Kind and id of the store's record that it is about (`integrity_failure`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
     /// How many lines are missing (`gap`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
@@ -164,6 +176,7 @@ impl Event {
             connection: None,
             connection_id: None,
             credential_version: None,
+            minted_token_id: None,
             address: None,
             reason: None,
             status: None,
@@ -172,6 +185,7 @@ impl Event {
             request_bytes: None,
             response_bytes: None,
             duration_ms: None,
+            record: None,
             count: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
-    explain, init, lockdown, output, provider, register, run, token, up,
+    explain, init, lockdown, output, provider, register, run, tenant, token, up,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -75,6 +75,12 @@ pub enum Command {
     /// The config file
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Tenants: the boundary that nothing crosses
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// Namespaces of a tenant
+    #[command(subcommand)]
+    Namespace(tenant::NamespaceCommand),
 }
 
 /// Reads the command line, does what it says and gives the exit code.
@@ -140,6 +146,8 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Doctor(command) => command.execute(context).await,
         Command::Audit(command) => command.execute(context).await,
         Command::Config(command) => command.execute(context),
+        Command::Tenant(command) => command.execute(context).await,
+        Command::Namespace(command) => command.execute(context).await,
     }
 }
 

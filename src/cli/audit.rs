@@ -146,6 +146,7 @@ pub(super) fn line(event: &Event) -> String {
         Kind::Gap => "gap",
         Kind::Lockdown => "lockdown",
         Kind::LockdownLifted => "lifted",
+        Kind::IntegrityFailure => "integrity_failure",
     };
     if event.event == Kind::Gap {
         return format!("{}  gap      {} lines are missing", event.time, event.count.unwrap_or_default());

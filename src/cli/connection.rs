@@ -6,9 +6,11 @@ use crate::connection::{Connection, Frozen};
 use crate::provider::Catalog;
 use crate::secret::Keyring;
 use crate::store::{ConnectionRecord, ConnectionState, Store};
+use crate::types::parse_duration;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Look at, change and test connections
 #[derive(Debug, clap::Subcommand)]
@@ -38,6 +40,15 @@ pub enum ConnectionCommand {
     Delete {
         /// Name or id
         connection: String,
+    },
+    /// Remove the tenant's orphaned connections for good: those of deleted tenants and namespaces
+    Purge {
+        /// Those that were orphaned so long ago
+        #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = parse_duration)]
+        older_than: Duration,
+        /// All of them
+        #[arg(long, conflicts_with = "older_than")]
+        all: bool,
     },
 }
 
@@ -76,6 +87,17 @@ impl ConnectionCommand {
                 context.notify().await;
                 output::say(&format!("deleted {name}"));
                 Ok(())
+            }
+            Self::Purge { older_than, all } => {
+                let install = context.open_records().await?;
+                let until = match all {
+                    true => i64::MAX,
+                    false => context.clock.now().saturating_sub_unsigned(older_than.as_secs()),
+                };
+                // Of all its namespaces: one that was deleted has no other name to ask for it by.
+                let purged = install.store.purge_orphans(Some(&context.scope.tenant), until).await?;
+                context.notify().await;
+                output::print_object(context.format, &json!({"purged": purged}))
             }
         }
     }

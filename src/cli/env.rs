@@ -6,7 +6,8 @@ use super::shell::{Shell, render};
 use super::token::{self, Expiry, NewToken};
 use super::{CliError, Context, Format, SecretInput, output, run};
 use crate::secret::{AgentToken, Secret};
-use crate::types::AgentName;
+use crate::types::{AgentName, format_duration};
+use std::time::Duration;
 
 /// Print the variables that send a program's requests through nexus
 #[derive(Debug, clap::Args)]
@@ -60,10 +61,18 @@ impl Env {
                     connections: connections.into_iter().map(|(id, _)| id).collect(),
                     methods: Vec::new(),
                     paths: Vec::new(),
-                    expires: Expiry::After(run::LONGEST),
+                    hosts: Vec::new(),
+                    scopes: vec![crate::store::TokenScope::Use],
+                    expires: Some(Expiry::After(token::no_longer(run::LONGEST, &install.config.tokens))),
                 };
                 let (record, token) = token::create(context, &install, new).await?;
-                output::say(&format!("nexus: token {} for agent {}, for 12 h", record.id, record.agent));
+                let life = Duration::from_secs(record.lifetime.unwrap_or_default().unsigned_abs());
+                output::say(&format!(
+                    "nexus: token {} for agent {}, for {}",
+                    record.id,
+                    record.agent,
+                    format_duration(life)
+                ));
                 (token.value().duplicate(), placeholders)
             }
         };

@@ -6,7 +6,7 @@ use crate::connection::{Choice, RouteError};
 use crate::identity::{Principal, Proof};
 use crate::net::NetError;
 use crate::policy::{self, Question};
-use crate::store::{Store, TokenRecord};
+use crate::store::{Store, TokenRecord, TokenScope};
 use crate::types::{AgentName, Url};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ struct Verdict {
     decision: Decision,
     token: Option<String>,
     connection: Option<Choice>,
+    hosts: Vec<String>,
+    scopes: Vec<TokenScope>,
     reason: Option<String>,
 }
 
@@ -51,8 +53,8 @@ enum Decision {
 impl Explain {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let install = context.open().await?;
-        let tokens = install.store.list_tokens(&context.scope).await?;
-        let tokens: Vec<TokenRecord> = tokens.into_iter().filter(|token| token.agent == self.agent).collect();
+        let all = install.store.list_tokens(&context.scope).await?;
+        let tokens: Vec<&TokenRecord> = all.iter().filter(|token| token.agent == self.agent).collect();
         if tokens.is_empty() {
             return Err(CliError::NotFound(format!(
                 "agent {} has no token; nexus token list shows all",
@@ -64,15 +66,18 @@ impl Explain {
         let snapshot = loader.snapshot();
         let now = context.clock.now();
 
+        let family = token::Family::of(&all);
         let mut verdicts: Vec<Verdict> = Vec::new();
-        for record in &tokens {
+        for record in tokens {
             verdicts.push(match snapshot.directory.recognise(&Proof::Token(record.digest), now) {
                 Ok(principal) => self.judge(&snapshot, &principal),
                 Err(_) => Verdict {
                     decision: Decision::Denied,
                     token: Some(record.id.to_string()),
                     connection: None,
-                    reason: Some(format!("the token is {}", token::state(record, now))),
+                    hosts: record.hosts.clone(),
+                    scopes: record.scopes.clone(),
+                    reason: Some(format!("the token is {}", family.state(record, now))),
                 },
             });
         }
@@ -89,8 +94,13 @@ impl Explain {
             decision,
             token: principal.token_id.as_ref().map(ToString::to_string),
             connection,
+            hosts: principal.grant.hosts.iter().map(ToString::to_string).collect(),
+            scopes: scopes_of(principal),
             reason,
         };
+        if let Err(denial) = policy::may_reach(principal, &target.host) {
+            return verdict(Decision::Denied, None, Some(denial.to_string()));
+        }
         let choice = match snapshot.routes.route(principal, self.connection.as_deref(), target, path) {
             Ok(choice) => choice,
             Err(error @ RouteError::Ambiguous(_)) => {
@@ -149,6 +159,8 @@ impl Explain {
                 "url": self.url.to_string(),
                 "agent": self.agent.as_str(),
                 "token_id": verdict.token,
+                "scopes": verdict.scopes,
+                "hosts": verdict.hosts,
                 "connection": verdict.connection.as_ref().map(|choice| choice.connection.name.as_str()),
                 "connection_id": verdict.connection.as_ref().map(|choice| choice.connection.id.as_str()),
                 "injects": injects,
@@ -163,6 +175,11 @@ impl Explain {
             _ => Ok(()),
         }
     }
+}
+
+fn scopes_of(principal: &Principal) -> Vec<TokenScope> {
+    let has = [(TokenScope::Use, principal.grant.allows_use()), (TokenScope::Mint, principal.grant.allows_mint())];
+    has.into_iter().filter_map(|(scope, has)| has.then_some(scope)).collect()
 }
 
 fn parse_method(text: &str) -> Result<http::Method, String> {

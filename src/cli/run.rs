@@ -8,7 +8,7 @@ use crate::app::{self, Install, Running, ServeOptions};
 use crate::config::RootKeySource;
 use crate::provider::Catalog;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{Store, TokenScope};
 use crate::types::{AgentName, ConnectionId, RunId};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -47,7 +47,9 @@ impl Run {
             connections: connections.iter().map(|(id, _)| id.clone()).collect(),
             methods: Vec::new(),
             paths: Vec::new(),
-            expires: Expiry::After(LONGEST),
+            hosts: Vec::new(),
+            scopes: vec![TokenScope::Use],
+            expires: Some(Expiry::After(token::no_longer(LONGEST, &install.config.tokens))),
         };
         let (record, token) = token::create(context, &install, new).await?;
         let mut variables = environment::variables(&address, token.value(), &files, &environment::existing);

@@ -1,6 +1,7 @@
 //! From the file's text to [`Config`]: validated without I/O, all problems at once.
 
 mod server;
+mod tokens;
 
 use super::file::{Document, Place, Section, Value, shown};
 use super::{Config, RootKeySource, Unmatched};
@@ -26,14 +27,15 @@ pub fn check_text(file: &str, text: &str, home: &Path) -> Result<Config, Vec<Fil
     }
 }
 
-/// The `[store]` section of a text that has problems elsewhere, in a config that has every other key at its default;
-/// `None` when that section has problems too. A text that is no TOML is read as far as it goes.
+/// The `[store]` and `[tokens]` sections of a text that has problems elsewhere, in a config that has every other key at
+/// its default; `None` when the first has problems too. A text that is no TOML is read as far as it goes.
 pub(super) fn check_store(text: &str, home: &Path) -> Option<Config> {
     let (table, _) = DeTable::parse_recoverable(text);
     let mut document = Document::new("", text);
     let section = Section::root(table.get_ref()).section(&mut document, "store");
     let mut config = Config::default();
     store(&mut document, section, &mut config);
+    config.tokens = tokens::check_tokens(text, table.get_ref());
     document.into_problems().is_empty().then(|| config.resolved(home))
 }
 
@@ -42,7 +44,7 @@ type ReadSection = fn(&mut Document<'_>, Section<'_>, &mut Config);
 /// Reads what can be read; the rest keeps its default and is a problem.
 fn read(document: &mut Document<'_>, mut root: Section<'_>) -> Config {
     let mut config = Config::default();
-    let sections: [(&'static str, ReadSection); 7] = [
+    let sections: [(&'static str, ReadSection); 8] = [
         ("server", server::server),
         ("store", store),
         ("dns", dns),
@@ -50,6 +52,7 @@ fn read(document: &mut Document<'_>, mut root: Section<'_>) -> Config {
         ("upstream", upstream),
         ("limits", limits),
         ("audit", audit),
+        ("tokens", tokens::tokens),
     ];
     for (key, read_section) in sections {
         let section = root.section(document, key);
@@ -75,6 +78,12 @@ fn store(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Con
     }
     let key = section.section(document, "root_key");
     root_key(document, key, config);
+    let next = section.section(document, "next_root_key");
+    if next.is_present() {
+        let mut given = config.clone();
+        root_key(document, next, &mut given);
+        config.next_root_key = Some(given.root_key);
+    }
     section.finish(document);
 }
 

@@ -7,7 +7,7 @@ use crate::connection::{Connection, RouteTable};
 use crate::identity::Directory;
 use crate::net::{Egress, EgressSettings};
 use crate::provider::{Catalog, FileProblem};
-use crate::store::{Changes, Store};
+use crate::store::{Changes, Failed, Seen, Store};
 use crate::types::ConnectionId;
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub routes: RouteTable,
     /// The store's generation.
     pub generation: i64,
+    /// What of the store is in it.
+    pub seen: Seen,
     /// +1 on every applied change of files.
     pub config_version: u64,
 }
@@ -80,6 +82,10 @@ pub struct Reloaded {
     pub generation: i64,
     /// The connections that this took away.
     pub deleted: Vec<ConnectionId>,
+    /// What fails the integrity check since this reload.
+    pub failed: Vec<Failed>,
+    /// The generation that was in force before, if the store went back to an earlier one.
+    pub went_back_from: Option<i64>,
 }
 
 /// What [`Loader::read_store`] found.
@@ -105,6 +111,8 @@ pub struct Loader {
     /// Held from reading the current snapshot to publishing its successor. Never while waiting for files: a revocation
     /// must not wait for them.
     publishing: Mutex<()>,
+    /// What failed the integrity check when all was loaded first.
+    failed_at_start: parking_lot::Mutex<Vec<Failed>>,
 }
 
 impl Loader {
@@ -158,7 +166,8 @@ impl Loader {
         let files = read_files(&sources.home, sources.file.as_deref(), None).await?;
         log_warnings(&files.config, &[]);
         let egress = build_egress(&sources, &files.config, None).await?;
-        let changes = sources.store.changes_since(0).await?;
+        let mut changes = sources.store.changes_since(&Seen::default()).await?;
+        let failed = std::mem::take(&mut changes.failed);
         let empty = Snapshot {
             config: Arc::new(files.config.clone()),
             catalog: Arc::clone(&files.catalog),
@@ -166,6 +175,7 @@ impl Loader {
             directory: Directory::default(),
             routes: RouteTable::default(),
             generation: 0,
+            seen: Seen::default(),
             config_version: 1,
         };
         let snapshot = with_changes(&empty, changes);
@@ -174,7 +184,14 @@ impl Loader {
             snapshot: ArcSwap::from_pointee(snapshot),
             files: Mutex::new(files),
             publishing: Mutex::new(()),
+            failed_at_start: parking_lot::Mutex::new(failed),
         })
+    }
+
+    /// What failed the integrity check when all was loaded first; given once.
+    #[must_use]
+    pub fn failed_at_start(&self) -> Vec<Failed> {
+        std::mem::take(&mut self.failed_at_start.lock())
     }
 
     /// The current snapshot.
@@ -190,29 +207,43 @@ impl Loader {
     pub async fn reload_store(&self) -> Result<Reloaded, ConfigError> {
         let _publishing = self.publishing.lock().await;
         let current = self.snapshot();
-        let changes = self.sources.store.changes_since(current.generation).await?;
-        let mut deleted = Vec::new();
-        let next = if changes.generation < current.generation {
+        let mut changes = self.sources.store.changes_since(&current.seen).await?;
+        let mut reloaded = Reloaded {
+            generation: changes.generation,
+            deleted: std::mem::take(&mut changes.deleted_connections),
+            failed: std::mem::take(&mut changes.failed),
+            went_back_from: None,
+        };
+        let is_same = changes.seen == current.seen && changes.locked == current.directory.locked;
+        let tells_nothing = changes.connections.is_empty()
+            && changes.tokens.is_empty()
+            && changes.deleted_tokens.is_empty()
+            && reloaded.deleted.is_empty()
+            && reloaded.failed.is_empty();
+        if is_same && tells_nothing {
+            return Ok(reloaded);
+        }
+        let next = if changes.went_back {
             // The store was restored from a backup: nothing that is in memory counts any more.
-            warn!(generation = changes.generation, "the store went back to an earlier state; reading all of it again");
-            let all = self.sources.store.changes_since(0).await?;
+            reloaded.went_back_from = Some(current.generation);
+            warn!(
+                from = current.generation,
+                to = changes.generation,
+                "the store went back to an earlier state (from change {} to {}): a backup was restored, or somebody put an \
+                 old file in its place; reading all of it again",
+                current.generation,
+                changes.generation
+            );
+            let all = self.sources.store.changes_since(&Seen::default()).await?;
             let empty =
                 Snapshot { routes: RouteTable::default(), directory: Directory::default(), ..(*current).clone() };
             with_changes(&empty, all)
-        } else if changes.generation == current.generation && changes.locked != current.directory.locked {
-            // A lockdown is set without the key, and so without a step of the generation.
-            let mut next = (*current).clone();
-            next.directory.locked = changes.locked;
-            next
-        } else if changes.generation == current.generation {
-            return Ok(Reloaded { generation: current.generation, deleted });
         } else {
-            deleted.clone_from(&changes.deleted_connections);
-            with_changes(&current, changes)
+            with_changes(&current, Changes { deleted_connections: reloaded.deleted.clone(), ..changes })
         };
-        let generation = next.generation;
+        reloaded.generation = next.generation;
         self.snapshot.store(Arc::new(next));
-        Ok(Reloaded { generation, deleted })
+        Ok(reloaded)
     }
 
     /// Reads config and provider files again and publishes them if they are valid and differ. Listener, admin, store
@@ -326,6 +357,7 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
         },
         routes: snapshot.routes.updated(connections, &deleted),
         generation: changes.generation,
+        seen: changes.seen,
         ..snapshot.clone()
     }
 }

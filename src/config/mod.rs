@@ -11,6 +11,6 @@ mod watch;
 
 pub use check::check_text;
 pub use load::{ConfigError, Loader, Reloaded, Snapshot, Sources, StoreConfig};
-pub use root_key::{RootKeyError, read_root_key};
-pub use settings::{Config, Egress, Limits, RootKeySource, Unmatched};
+pub use root_key::{RootKeyError, next_key_file, read_next_root_key, read_root_key};
+pub use settings::{Config, Egress, Limits, RootKeySource, TokenLimits, Unmatched};
 pub use watch::watch_files;

@@ -5,7 +5,7 @@ use crate::secret::{KeyError, RootKey, Secret};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -67,6 +67,34 @@ pub fn read_root_key(config: &Config, home: &Path) -> Result<RootKey, RootKeyErr
         RootKeySource::Env(variable) => from_variable(variable),
         RootKeySource::Command(words) => from_command(words, home, COMMAND_LIMIT),
     }
+}
+
+/// Where the next key of a key file is made: the same name with `.next`.
+#[must_use]
+pub fn next_key_file(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".next");
+    PathBuf::from(name)
+}
+
+/// Reads the root key that a rotation goes to: `store.next_root_key`, else the file beside the present key's. `None` when
+/// there is neither.
+///
+/// # Errors
+/// See [`RootKeyError`].
+pub fn read_next_root_key(config: &Config, home: &Path) -> Result<Option<RootKey>, RootKeyError> {
+    let source = match (&config.next_root_key, &config.root_key) {
+        (Some(source), _) => source.clone(),
+        (None, RootKeySource::File(path)) => {
+            let next = next_key_file(&home.join(path));
+            match next.try_exists() {
+                Ok(false) => return Ok(None),
+                _ => RootKeySource::File(next),
+            }
+        }
+        (None, RootKeySource::Env(_) | RootKeySource::Command(_)) => return Ok(None),
+    };
+    read_root_key(&Config { root_key: source, ..config.clone() }, home).map(Some)
 }
 
 fn from_variable(variable: &str) -> Result<RootKey, RootKeyError> {

@@ -68,6 +68,15 @@ pub struct Limits {
     pub unauthenticated_connections: usize,
 }
 
+/// `[tokens]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenLimits {
+    /// How long a token works when nothing is said.
+    pub default_expires: Duration,
+    /// How long any may work. `None` means no limit.
+    pub max_expires: Option<Duration>,
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -81,6 +90,8 @@ pub struct Config {
     pub store: PathBuf,
     /// The root key.
     pub root_key: RootKeySource,
+    /// The root key that `nexus key rotate` goes to, when it is not a file beside the present one.
+    pub next_root_key: Option<RootKeySource>,
     /// Static DNS answers.
     pub dns_hosts: HashMap<Host, IpAddr>,
     /// Egress rules.
@@ -91,6 +102,8 @@ pub struct Config {
     pub limits: Limits,
     /// Audit settings.
     pub audit: AuditSettings,
+    /// How long tokens may work.
+    pub tokens: TokenLimits,
     /// Warnings about dangerous but allowed settings, for the log.
     pub warnings: Vec<String>,
 }
@@ -105,11 +118,13 @@ impl Default for Config {
             shutdown_grace: Duration::from_secs(5),
             store: PathBuf::from("nexus.db"),
             root_key: RootKeySource::File(PathBuf::from("root.key")),
+            next_root_key: None,
             dns_hosts: HashMap::new(),
             egress: Egress::default(),
             ca_files: Vec::new(),
             limits: Limits::default(),
             audit: AuditSettings::default(),
+            tokens: TokenLimits::default(),
             warnings: Vec::new(),
         }
     }
@@ -124,6 +139,9 @@ impl Config {
         if let RootKeySource::File(path) = &mut self.root_key {
             resolve(path);
         }
+        if let Some(RootKeySource::File(path)) = &mut self.next_root_key {
+            resolve(path);
+        }
         self.ca_files.iter_mut().for_each(resolve);
         self
     }
@@ -132,6 +150,12 @@ impl Config {
 impl Default for Egress {
     fn default() -> Self {
         Self { unmatched: Unmatched::Deny, allow_hosts: Vec::new(), connect_ports: vec![443], allow_cidrs: Vec::new() }
+    }
+}
+
+impl Default for TokenLimits {
+    fn default() -> Self {
+        Self { default_expires: Duration::from_secs(90 * 86_400), max_expires: None }
     }
 }
 

@@ -6,7 +6,6 @@ mod fixture;
 mod json;
 mod live;
 mod route;
-mod shared_map;
 mod table;
 
 pub use definition::{DefinitionError, Destination, Frozen, Grant, OAuthGrant};

@@ -1,9 +1,8 @@
 //! Every connection, indexed by id, by scope and name, and by scope and where its credential may go.
 
 use super::Connection;
-use super::shared_map::SharedMap;
 use crate::identity::Principal;
-use crate::types::{ConnectionId, HostPattern, Scope, Target};
+use crate::types::{ConnectionId, HostPattern, Scope, SharedMap, Target};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

@@ -8,9 +8,9 @@ mod tokens;
 
 pub use directory::{Directory, Proof};
 pub use proof::{BasicPair, ProofError, ProxyCredentials, bearer, proxy_authorization};
-pub use tokens::{Rejected, TokenTable};
+pub use tokens::{MAX_GENERATIONS, Rejected, Standing, TokenTable};
 
-use crate::types::{AgentName, ConnectionId, HostPattern, PathPattern, RunId, Scope, TokenId};
+use crate::types::{AgentName, ConnectionId, Host, HostPattern, PathPattern, RunId, Scope, TokenId};
 use std::sync::Arc;
 
 /// A verified caller.
@@ -65,9 +65,44 @@ impl Default for Grant {
 }
 
 impl Grant {
-    /// Whether the connection is granted.
+    /// What allows nothing.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { may_use: false, ..Self::default() }
+    }
+
+    /// This grant and those that it is within.
+    pub fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |grant| grant.within.as_deref())
+    }
+
+    /// Whether the connection is granted, by the whole chain.
     #[must_use]
     pub fn has_connection(&self, id: &ConnectionId) -> bool {
-        self.connections.binary_search(id).is_ok()
+        self.chain().all(|grant| grant.connections.binary_search(id).is_ok())
+    }
+
+    /// Whether requests may be made, by the whole chain.
+    #[must_use]
+    pub fn allows_use(&self) -> bool {
+        self.chain().all(|grant| grant.may_use)
+    }
+
+    /// Whether tokens may be made, by the whole chain.
+    #[must_use]
+    pub fn allows_mint(&self) -> bool {
+        self.chain().all(|grant| grant.may_mint)
+    }
+
+    /// Whether requests may go to the host, by this grant alone.
+    #[must_use]
+    pub fn allows_host_itself(&self, host: &Host) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.matches(host))
+    }
+
+    /// Whether any grant of the chain restricts methods.
+    #[must_use]
+    pub fn restricts_methods(&self) -> bool {
+        self.chain().any(|grant| !grant.methods.is_empty())
     }
 }

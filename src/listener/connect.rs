@@ -56,7 +56,8 @@ pub(super) async fn connect(
             response
         }
         Ok((opening, principal)) => {
-            let Some(slot) = front.tunnels.open(&principal, snapshot.config.limits.tunnels_per_agent) else {
+            let counted = (principal.scope.clone(), snapshot.directory.tokens.first_agent(&principal));
+            let Some(slot) = front.tunnels.open(counted, snapshot.config.limits.tunnels_per_agent) else {
                 if let Some(decision) = &entry.decision {
                     decision.stayed();
                 }
@@ -129,10 +130,12 @@ async fn open(
     if front.plane.pseudonym.is_in(request.headers()) {
         return Err(Rejection::new(Code::Loop, "the request came from this proxy", "check the proxy settings"));
     }
+    crate::policy::may_reach(&principal, &target.host)?;
     let choice = choice_of(request.headers())?.or(user_choice);
     if snapshot.routes.covers_host(&principal, &target) {
         record.asks(snapshot, Asked::Tunnel)?;
-        return Ok((Opening::Intercepted(Tunnel { target, proof, choice }), principal));
+        let tunnel = Tunnel { target, proof, opened_by: principal.clone(), choice };
+        return Ok((Opening::Intercepted(tunnel), principal));
     }
     if !may_pass_without(&snapshot.config, &target) || choice.is_some() {
         return Err(Rejection::from(crate::connection::RouteError::None));

@@ -4,7 +4,6 @@ use super::connect::connect;
 use super::leaf::LeafCache;
 use super::strangers::Strangers;
 use crate::config::Limits;
-use crate::identity::Principal;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::engine::{Serving, serve_http1};
 use crate::proxy::framing::HeadLimits;
@@ -154,8 +153,7 @@ pub(super) struct Tunnels(Arc<DashMap<(Scope, AgentName), usize>>);
 
 impl Tunnels {
     /// One more, if the limit allows; it is given back when the slot is dropped.
-    pub(super) fn open(&self, principal: &Principal, limit: usize) -> Option<Slot> {
-        let key = (principal.scope.clone(), principal.agent.clone());
+    pub(super) fn open(&self, key: (Scope, AgentName), limit: usize) -> Option<Slot> {
         let mut open = self.0.entry(key.clone()).or_insert(0);
         if *open >= limit {
             return None;

@@ -3,8 +3,12 @@
 //! Sees the connection's id, the target, the method and the path, never a secret. Only this module makes a permit, and
 //! without one no credential is opened.
 
-use crate::identity::Principal;
-use crate::types::{CanonicalPath, ConnectionId, PathPattern, Target};
+mod narrow;
+
+pub use narrow::{Narrowing, TokenRights, Wider, narrow};
+
+use crate::identity::{Grant, Principal};
+use crate::types::{CanonicalPath, ConnectionId, Host, Target};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +40,20 @@ impl Permit {
 /// Why not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
+    /// The token is for making tokens only.
+    #[error("the token may not make requests: it has not the scope use")]
+    Scope,
     /// The token has no grant for the connection.
     #[error("the token has no grant for this connection")]
     NotGranted,
+    /// The grant does not have the host.
+    #[error("the token may not use {host}; it may use {allowed}")]
+    Host {
+        /// The host.
+        host: String,
+        /// The allowed patterns.
+        allowed: String,
+    },
     /// The grant does not have the method.
     #[error("the token may not use {method}; it may use {allowed}")]
     Method {
@@ -58,15 +73,34 @@ pub enum Denial {
     AmbiguousPath,
 }
 
-/// Decides: the grant must have the connection, the method and the path. `HEAD` goes where `GET` may.
+/// Decides: the grant, and each that it is within, must have the connection, the host, the method and the path. `HEAD`
+/// goes where `GET` may.
 ///
 /// # Errors
 /// See [`Denial`].
 pub fn decide(principal: &Principal, question: &Question<'_>) -> Result<Permit, Denial> {
     let grant = &principal.grant;
-    if !grant.may_use || !grant.has_connection(question.connection) {
+    may_reach(principal, &question.target.host)?;
+    if !grant.has_connection(question.connection) {
         return Err(Denial::NotGranted);
     }
+    grant.chain().try_for_each(|grant| decide_within(grant, question))?;
+    Ok(Permit { connection: question.connection.clone() })
+}
+
+/// Whether the principal may make requests to this host at all, with a credential or without.
+///
+/// # Errors
+/// See [`Denial`].
+pub fn may_reach(principal: &Principal, host: &Host) -> Result<(), Denial> {
+    if !principal.grant.allows_use() {
+        return Err(Denial::Scope);
+    }
+    let refusing = principal.grant.chain().find(|grant| !grant.allows_host_itself(host));
+    refusing.map_or(Ok(()), |grant| Err(Denial::Host { host: host.to_string(), allowed: joined(&grant.hosts) }))
+}
+
+fn decide_within(grant: &Grant, question: &Question<'_>) -> Result<(), Denial> {
     if !may_use_method(&grant.methods, question.method) {
         // The agent wrote the method, and it may be as long as a head.
         let method = question.method.as_str().chars().take(40).collect();
@@ -77,10 +111,13 @@ pub fn decide(principal: &Principal, question: &Question<'_>) -> Result<Permit, 
         if question.path.is_ambiguous() {
             return Err(Denial::AmbiguousPath);
         }
-        let allowed: Vec<&str> = grant.paths.iter().map(PathPattern::as_str).collect();
-        return Err(Denial::Path { allowed: allowed.join(", ") });
+        return Err(Denial::Path { allowed: joined(&grant.paths) });
     }
-    Ok(Permit { connection: question.connection.clone() })
+    Ok(())
+}
+
+fn joined<T: ToString>(patterns: &[T]) -> String {
+    patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Methods are case-sensitive (RFC 9110 section 9.1): `get` is not `GET`.

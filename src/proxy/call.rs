@@ -171,7 +171,8 @@ fn absolute(url: &str) -> Result<(crate::types::Target, CanonicalPath), Rejectio
     Ok((target, path))
 }
 
-fn token(headers: &HeaderMap) -> Result<crate::secret::TokenDigest, Rejection> {
+/// The token of a request to the proxy itself.
+pub(super) fn token(headers: &HeaderMap) -> Result<crate::secret::TokenDigest, Rejection> {
     let mut found = None;
     for value in headers.get_all(TOKEN_HEADER).iter().chain(headers.get_all(AUTHORIZATION)) {
         let text = value.to_str().unwrap_or_default().trim();
@@ -191,7 +192,8 @@ fn token(headers: &HeaderMap) -> Result<crate::secret::TokenDigest, Rejection> {
     found.ok_or_else(Rejection::auth_required)
 }
 
-async fn collect(body: Incoming, limit: usize, what: &'static str) -> Result<Bytes, Rejection> {
+/// The whole body of a request to the proxy itself.
+pub(super) async fn collect(body: Incoming, limit: usize, what: &'static str) -> Result<Bytes, Rejection> {
     let collecting = Limited::new(body, limit).collect();
     let Ok(collected) = tokio::time::timeout(CALL_TIME, collecting).await else {
         return Err(
@@ -202,8 +204,8 @@ async fn collect(body: Incoming, limit: usize, what: &'static str) -> Result<Byt
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Rejection::new(
             Code::TooLarge,
-            format!("{what} is larger than limits.call_body"),
-            "use the proxy instead",
+            format!("{what} is larger than it may be"),
+            "use the proxy instead of a call; limits.call_body is the limit of calls",
         )
         .and_close()),
         Err(_) => {

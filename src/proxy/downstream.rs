@@ -65,6 +65,7 @@ pub fn way_of(entry: &Entry, uri: &Uri) -> Option<Way> {
     }
     match uri.path() {
         "/v1/call" => Some(Way::Call),
+        "/v1/tokens" => Some(Way::Mint),
         path if path.starts_with("/c/") => Some(Way::BaseUrl),
         _ => None,
     }
@@ -84,7 +85,6 @@ pub fn intercepted(
     let (mut parts, body) = request.into_parts();
     let tunnel = entry.tunnel.as_ref().ok_or_else(|| Rejection::new(Code::InternalError, "no tunnel", ""))?;
     record.method(&parts.method);
-    record.target(&tunnel.target);
     let principal = snapshot.directory.recognise(&tunnel.proof, plane.clock.now()).map_err(|_| {
         entry.close.gently();
         Rejection::token_invalid()

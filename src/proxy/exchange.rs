@@ -46,6 +46,7 @@ pub async fn exchange(
     mut intake: Intake,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
+    policy::may_reach(&intake.principal, &intake.target.host)?;
     if plane.pseudonym.is_in(&intake.headers) {
         return Err(Rejection::new(Code::Loop, "the request came from this proxy", "check the proxy settings"));
     }
@@ -53,7 +54,7 @@ pub async fn exchange(
     let tenant = intake.principal.scope.tenant.clone();
     let authorized = authorize(plane, snapshot, this, &mut intake).await?;
 
-    let restricts_methods = !intake.principal.grant.methods.is_empty();
+    let restricts_methods = intake.principal.grant.restricts_methods();
     let Intake { target, path, method, mut headers, body, upgrade, .. } = intake;
     let protocol = upgrade.is_some().then(|| http::HeaderValue::from_static("websocket"));
     let trailers = hygiene::asks_for_trailers(&headers);

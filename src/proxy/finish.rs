@@ -11,7 +11,7 @@ use crate::config::Snapshot;
 use crate::connection::Connection;
 use crate::identity::{Principal, Proof};
 use crate::telemetry::Decision;
-use crate::types::{CanonicalPath, RequestId, Scheme, Target};
+use crate::types::{CanonicalPath, RequestId, Scheme, Target, TokenId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -172,6 +172,11 @@ impl Record {
         self.event.credential_version = Some(version);
     }
 
+    /// Which token the request made.
+    pub fn minted(&mut self, token: &TokenId) {
+        self.event.minted_token_id = Some(token.to_string());
+    }
+
     /// The server name of a tunnel.
     pub fn sni(&mut self, sni: &str) {
         self.event.sni = Some(sni.to_owned());
@@ -265,6 +270,7 @@ impl Record {
         }
         let decision = match kind {
             Kind::Denied => Decision::Denied,
+            _ if self.way == Way::Mint => Decision::Answered,
             _ if event.connection.is_some() => Decision::Injected,
             _ => Decision::Tunnelled,
         };

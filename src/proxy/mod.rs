@@ -22,6 +22,7 @@ pub mod tunnel;
 pub mod upstream;
 
 mod call;
+mod mint;
 
 pub use plane::Plane;
 pub use tunnel::{Closing, Entry, Tunnel};
@@ -44,6 +45,10 @@ use std::sync::Arc;
 pub async fn handle(plane: Arc<Plane>, entry: Arc<Entry>, request: Request<Incoming>) -> Response<ResponseBody> {
     let way = downstream::way_of(&entry, request.uri());
     let mut record = Some(Record::new(&plane, way.unwrap_or(Way::Forward), entry.client));
+    if let (Some(record), Some(tunnel)) = (&mut record, &entry.tunnel) {
+        record.target(&tunnel.target);
+        record.principal(&tunnel.opened_by);
+    }
     let request_id = record.as_ref().map_or_else(RequestId::generate, |record| record.request_id().clone());
     let progress = record.as_ref().map(Record::progress).unwrap_or_default();
     let is_h2 = request.version() == http::Version::HTTP_2;
@@ -103,13 +108,14 @@ async fn answer(
         Some(Way::Intercepted) => downstream::intercepted(plane, snapshot, entry, this, request)?,
         Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, entry, this, request).await?,
         Some(Way::Call) => return call::call(plane, snapshot, entry, record, request).await,
+        Some(Way::Mint) => return mint::mint(plane, snapshot, entry, record, request).await,
         Some(_) => downstream::forward(plane, snapshot, entry, this, request).await?,
         None => {
             this.method(request.method());
             return Err(Rejection::new(
                 Code::NotFound,
                 "there is nothing here",
-                "use this address as a proxy, or /c/<connection>/<path>, or POST /v1/call",
+                "use this address as a proxy, or /c/<connection>/<path>, or POST /v1/call or /v1/tokens",
             ));
         }
     };

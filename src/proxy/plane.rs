@@ -9,12 +9,13 @@ use crate::audit::Spool;
 use crate::config::Loader;
 use crate::credential::Credentials;
 use crate::net::Pool;
-use crate::store::Usage;
+use crate::store::{Store, Usage};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, ConnectionId, TokenId, UnixSeconds};
 use dashmap::DashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,10 @@ use tokio_util::task::TaskTracker;
 pub struct Plane {
     /// Snapshots of config and store.
     pub loader: Arc<Loader>,
+    /// Puts what requests wrote to the store into force.
+    pub applies: Applies,
+    /// The store, for what requests write.
+    pub store: Arc<dyn Store>,
     /// Leases and refreshes.
     pub credentials: Arc<Credentials>,
     /// The audit record.
@@ -56,6 +61,41 @@ impl Plane {
         for cut in self.live.judge(&self.loader.snapshot(), self.clock.now()) {
             self.metrics.cut(cut as usize - 1);
         }
+    }
+}
+
+/// Asks the owner of the plane to apply changes of the store at once, and waits for it.
+#[derive(Debug, Clone)]
+pub struct Applies(mpsc::Sender<oneshot::Sender<Result<i64, String>>>);
+
+/// The owner's end of [`Applies`].
+#[derive(Debug)]
+pub struct Asked(mpsc::Receiver<oneshot::Sender<Result<i64, String>>>);
+
+impl Applies {
+    /// Both ends.
+    #[must_use]
+    pub fn channel() -> (Self, Asked) {
+        let (sender, receiver) = mpsc::channel(64);
+        (Self(sender), Asked(receiver))
+    }
+
+    /// Returns when the store's changes are in force; gives its generation.
+    ///
+    /// # Errors
+    /// Why they are not, in words.
+    pub async fn now(&self) -> Result<i64, String> {
+        let (answer, answered) = oneshot::channel();
+        let gone = |_| "the server is stopping".to_owned();
+        self.0.send(answer).await.map_err(|_| "the server is stopping".to_owned())?;
+        answered.await.map_err(gone)?
+    }
+}
+
+impl Asked {
+    /// The next who asks, to be answered with the generation that is in force.
+    pub async fn next(&mut self) -> Option<oneshot::Sender<Result<i64, String>>> {
+        self.0.recv().await
     }
 }
 

@@ -7,7 +7,8 @@ use crate::audit::{AuditError, Way};
 use crate::connection::RouteError;
 use crate::credential::LeaseError;
 use crate::net::NetError;
-use crate::policy::Denial;
+use crate::policy::{Denial, Wider};
+use crate::store::StoreError;
 use crate::types::{AuthorityError, PathError, RequestId, UrlError};
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
@@ -60,6 +61,8 @@ pub enum Code {
     RefreshTimeout,
     /// Shutting down or full.
     Overloaded,
+    /// The store cannot be written.
+    StoreUnavailable,
     /// The upstream did not answer in time.
     UpstreamTimeout,
     /// The request came from this proxy.
@@ -94,6 +97,7 @@ impl Code {
             Self::AuditUnavailable => "audit_unavailable",
             Self::RefreshTimeout => "refresh_timeout",
             Self::Overloaded => "overloaded",
+            Self::StoreUnavailable => "store_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Loop => "loop",
             Self::InternalError => "internal_error",
@@ -104,7 +108,7 @@ impl Code {
         match self {
             Self::BadRequest | Self::BadAuthority | Self::BadPath => StatusCode::BAD_REQUEST,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
-            Self::AuthRequired if matches!(way, Way::BaseUrl | Way::Call) => StatusCode::UNAUTHORIZED,
+            Self::AuthRequired if matches!(way, Way::BaseUrl | Way::Call | Way::Mint) => StatusCode::UNAUTHORIZED,
             Self::AuthRequired => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::NoConnection | Self::Denied | Self::TokenInvalid | Self::AddressRefused => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -116,7 +120,9 @@ impl Code {
             Self::CredentialUnavailable | Self::UpstreamTls | Self::UpstreamUnreachable | Self::UpstreamEncoding => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::AuditUnavailable | Self::RefreshTimeout | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::AuditUnavailable | Self::RefreshTimeout | Self::Overloaded | Self::StoreUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
@@ -333,8 +339,40 @@ impl From<Denial> for Rejection {
     fn from(denial: Denial) -> Self {
         match denial {
             Denial::NotGranted => RouteError::None.into(),
-            Denial::Method { .. } | Denial::Path { .. } | Denial::AmbiguousPath => {
+            Denial::Scope => Self::new(
+                Code::Denied,
+                denial.to_string(),
+                "`POST /v1/tokens` makes a token with it, or `nexus token create --scopes use,mint`",
+            ),
+            Denial::Host { .. } | Denial::Method { .. } | Denial::Path { .. } | Denial::AmbiguousPath => {
                 Self::new(Code::Denied, denial.to_string(), "ask for a token with a wider grant if this is wanted")
+            }
+        }
+    }
+}
+
+impl From<Wider> for Rejection {
+    fn from(wider: Wider) -> Self {
+        Self::new(Code::Denied, wider.to_string(), "ask for what this token has itself, or for less")
+    }
+}
+
+impl From<StoreError> for Rejection {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } => Self::new(
+                Code::RateLimited,
+                error.to_string(),
+                "let tokens end that are not used; make them for less time",
+            ),
+            error => {
+                // The cause is the operator's to know: it may name files of this machine.
+                tracing::error!("the store could not be written: {error}");
+                Self::new(
+                    Code::StoreUnavailable,
+                    "the store cannot be written, so nothing was made",
+                    "try again later; `nexus doctor` tells more",
+                )
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a CONNECT established, and what a downstream connection is: facts that its requests share.
 
 use super::framing::Decision;
-use crate::identity::Proof;
+use crate::identity::{Principal, Proof};
 use crate::types::Target;
 use parking_lot::Mutex;
 use std::any::Any;
@@ -17,6 +17,8 @@ pub struct Tunnel {
     pub target: Target,
     /// What CONNECT was made with.
     pub proof: Proof,
+    /// Whom that proved at CONNECT: who a refused request is recorded of.
+    pub opened_by: Principal,
     /// The connection chosen at CONNECT, by user name or header.
     pub choice: Option<String>,
 }

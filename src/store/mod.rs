@@ -3,18 +3,20 @@
 //! Plain data behind one trait; secrets only as sealed envelopes and token digests. Not here: what a definition
 //! means (connection) and when a refresh happens (credential).
 
+mod manifest;
 mod owner;
 mod records;
 mod sqlite;
 
+pub use manifest::RecordKind;
 pub use records::{
-    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, TokenKind,
-    TokenRecord, TokenScope, Usage,
+    Accepted, AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, Emptied, Failed, LeaseOutcome,
+    LeaseOwner, NamespaceSummary, Reason, Record, Report, TenantSummary, TokenKind, TokenRecord, TokenScope, Usage,
 };
-pub use sqlite::{SqliteStore, StoreFile};
+pub use sqlite::{Cursor, Resealed, Seen, SqliteStore, StoreFile};
 
 use crate::secret::TokenDigest;
-use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
+use crate::types::{ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};
 
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,16 @@ pub enum StoreError {
         /// Its id.
         name: String,
     },
+    /// It has as many of something as it may have.
+    #[error("{kind} {name} has made {limit} tokens that still work, and may not make more")]
+    Full {
+        /// `token`.
+        kind: &'static str,
+        /// Its id.
+        name: String,
+        /// How many.
+        limit: u32,
+    },
     /// The file is not a store of this program, or damaged.
     #[error("{path} is not a usable store: {reason}")]
     Unusable {
@@ -61,19 +73,41 @@ pub enum StoreError {
         /// Newest known.
         known: i64,
     },
+    /// A record, or the manifest, is not what this program wrote last.
+    #[error("{kind} {name} fails the integrity check: {reason}; run: nexus store verify")]
+    Integrity {
+        /// `connection`, `token`, `app`, `tenant`, `agent`; `store` for the manifest itself.
+        kind: &'static str,
+        /// Its name or id.
+        name: String,
+        /// What is wrong.
+        reason: Reason,
+    },
+    /// The manifest is under a root key that this process does not have.
+    #[error("the store is sealed with root key {key_id}, which is not here; bring it back, or restart with it")]
+    KeyUnknown {
+        /// The root key's id.
+        key_id: String,
+    },
+    /// What is to be written is sealed with a root key that was rotated away meanwhile.
+    #[error("the root key was rotated while this was being sealed; try again")]
+    OldKey,
     /// The database failed: disk full, I/O error, locked too long.
     #[error("the store failed: {0}")]
     Database(#[from] sqlx::Error),
 }
 
 /// The durable store. Every write is committed before it returns. All `list` and `find` calls stay within the scope.
+///
+/// What does not fit the manifest is [`StoreError::Integrity`]; lists leave such records out and say so on the log.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The random id of this install, made with the store.
     fn install_id(&self) -> &str;
 
-    /// All changes after `generation` (0: everything), in one consistent read.
-    async fn changes_since(&self, generation: i64) -> Result<Changes, StoreError>;
+    /// All changes since what was seen (the default: everything), in one consistent read, each checked against the
+    /// manifest. What fails is told once, is no part of the changes, and counts as deleted if it was seen before.
+    async fn changes_since(&self, seen: &Seen) -> Result<Changes, StoreError>;
 
     /// Returns when another connection or process has committed something (`PRAGMA data_version`, every 250 ms).
     /// Cancel-safe. Errors are logged and waited out, never returned.
@@ -115,6 +149,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Adds a token.
     async fn insert_token(&self, record: &TokenRecord) -> Result<(), StoreError>;
+
+    /// Adds a token that another one made, its parent. [`StoreError::Full`] when the parent has `limit` of them that
+    /// still work at `now`.
+    async fn insert_child_token(&self, record: &TokenRecord, now: UnixSeconds, limit: u32) -> Result<(), StoreError>;
 
     /// All tokens of the scope, oldest first.
     async fn list_tokens(&self, scope: &Scope) -> Result<Vec<TokenRecord>, StoreError>;
@@ -171,4 +209,29 @@ pub trait Store: Send + Sync + 'static {
 
     /// Last-used times of connections and tokens of the scope, keyed by id.
     async fn usage(&self, scope: &Scope) -> Result<Vec<Usage>, StoreError>;
+
+    /// Makes a tenant by name. One that has records needs none of this. [`StoreError::Exists`] when it is there.
+    async fn create_tenant(&self, tenant: &TenantName, now: UnixSeconds) -> Result<(), StoreError>;
+
+    /// Every tenant that was made by name or has living records, by name.
+    async fn list_tenants(&self) -> Result<Vec<TenantSummary>, StoreError>;
+
+    /// Every namespace of the tenant that has living records, by name.
+    async fn list_namespaces(&self, tenant: &TenantName) -> Result<Vec<NamespaceSummary>, StoreError>;
+
+    /// Deletes a tenant in one step: its connections are orphans from `now` on, its tokens revoked, its app
+    /// registrations and disabled agents gone. [`StoreError::NotFound`] when it has nothing.
+    async fn delete_tenant(&self, tenant: &TenantName, now: UnixSeconds) -> Result<Emptied, StoreError>;
+
+    /// The same for one namespace. App registrations are the tenant's and stay.
+    async fn delete_namespace(&self, scope: &Scope, now: UnixSeconds) -> Result<Emptied, StoreError>;
+
+    /// Removes for good the connections that were orphaned at `until` or before: of one tenant, or of all. Gives how
+    /// many.
+    async fn purge_orphans(&self, tenant: Option<&TenantName>, until: UnixSeconds) -> Result<u64, StoreError>;
+
+    /// Removes tokens that have not worked for some time, by themselves or because one that made them does not: those
+    /// made for a run or by another token since `brief`, others since `long`. Never one whose children still work. Gives
+    /// how many.
+    async fn purge_tokens(&self, long: UnixSeconds, brief: UnixSeconds) -> Result<u64, StoreError>;
 }

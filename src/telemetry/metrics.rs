@@ -16,6 +16,8 @@ pub enum Decision {
     Tunnelled,
     /// Refused.
     Denied,
+    /// Answered by the proxy itself.
+    Answered,
 }
 
 /// How a refresh ended, for the `result` label.
@@ -39,7 +41,7 @@ const DURATION_BUCKETS: &[f64] =
 const OVERHEAD_BUCKETS: &[f64] =
     &[0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0];
 
-const DECISIONS: [&str; 3] = ["injected", "tunnelled", "denied"];
+const DECISIONS: [&str; 4] = ["injected", "tunnelled", "denied", "answered"];
 
 /// `none`: no answer reached the agent.
 const CODE_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -85,6 +87,7 @@ pub struct Metrics {
     resident: IntGauge,
     processor: Counter,
     descriptors: IntGauge,
+    integrity_failures: IntCounter,
 }
 
 impl Metrics {
@@ -156,6 +159,10 @@ impl Metrics {
                 Counter::new("process_cpu_seconds_total", "Processor time, in user and kernel mode.").expect(VALID),
             ),
             descriptors: new.int_gauge("process_open_fds", "Open file descriptors."),
+            integrity_failures: new.counter(
+                "nexus_store_integrity_failures",
+                "Records of the store that failed the integrity check and are not used.",
+            ),
             registry: new.0,
         }
     }
@@ -196,6 +203,11 @@ impl Metrics {
         }
         self.request_bytes.inc_by(request_bytes);
         self.response_bytes.inc_by(response_bytes);
+    }
+
+    /// Records that failed the integrity check (`nexus_store_integrity_failures`).
+    pub fn integrity_failed(&self, records: usize) {
+        self.integrity_failures.inc_by(records as u64);
     }
 
     /// A downstream connection opened (`nexus_connections_total`, `nexus_connections_active`).

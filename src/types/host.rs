@@ -120,6 +120,12 @@ impl HostPattern {
         }
     }
 
+    /// Whether this pattern matches every host that `other` matches.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self == other || other.exact().is_some_and(|host| self.matches(host))
+    }
+
     /// The one host it matches, if it has no wildcard.
     #[must_use]
     pub fn exact(&self) -> Option<&Host> {

@@ -1,4 +1,5 @@
-//! Parsed values that the whole program shares: names and ids, hosts, targets, paths, methods, time.
+//! Parsed values that the whole program shares: names and ids, hosts, targets, paths, methods, time; and the map that
+//! snapshots share.
 //!
 //! Parse and display only: no I/O, no policy. Nothing else in the program parses a host, a port or a path.
 
@@ -7,6 +8,7 @@ mod duration;
 mod host;
 mod ids;
 mod path;
+mod shared_map;
 mod target;
 
 pub use clock::{Clock, UnixSeconds};
@@ -17,6 +19,7 @@ pub use ids::{
     TokenId,
 };
 pub use path::{BasePath, CanonicalPath, PathError, PathPattern};
+pub use shared_map::SharedMap;
 pub use target::{AuthorityError, Scheme, Target, Url, UrlError};
 
 /// `FromStr`, `Serialize` and `Deserialize` as text, through the type's own parser and `Display`.

@@ -235,6 +235,24 @@ impl PathPattern {
         let path: Vec<&[u8]> = segments(path.path()).collect();
         wildcard_matches(&pattern, &path, |p| *p == b"**", |p, s| segment_matches(p, s))
     }
+
+    /// Whether this pattern matches every path that `other` matches. Never true of a pattern that matches more; of
+    /// patterns with several wildcards it may be false where a longer look would find that they match no more.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        if self.0 == "/**" || self == other {
+            return true;
+        }
+        // It alone matches ambiguous paths.
+        if other.0 == "/**" {
+            return false;
+        }
+        // The other's text is matched as if it were a path: what its wildcards stand for is then inside of what one of
+        // this pattern's wildcards stands for, since nothing else matches a `*`.
+        let own: Vec<&[u8]> = segments(&self.0).collect();
+        let other: Vec<&[u8]> = segments(&other.0).collect();
+        wildcard_matches(&own, &other, |p| *p == b"**", |p, s| *s != b"**" && segment_matches(p, s))
+    }
 }
 
 impl fmt::Display for PathPattern {

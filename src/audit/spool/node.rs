@@ -137,7 +137,7 @@ fn scan(
                 Kind::End | Kind::Denied | Kind::Aborted => {
                     open.remove(head.request_id.as_ref());
                 }
-                Kind::Gap | Kind::Lockdown | Kind::LockdownLifted => {}
+                Kind::Gap | Kind::IntegrityFailure | Kind::Lockdown | Kind::LockdownLifted => {}
             }
         }
         offset += read as u64;

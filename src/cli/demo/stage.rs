@@ -85,7 +85,9 @@ impl Stage {
             connections: vec![files, mail],
             methods: Vec::new(),
             paths: Vec::new(),
-            expires: Expiry::After(Duration::from_secs(3_600)),
+            hosts: Vec::new(),
+            scopes: vec![crate::store::TokenScope::Use],
+            expires: Some(Expiry::After(Duration::from_secs(3_600))),
         };
         let (_, token) = token::create(&self.context, &install, new).await?;
 

@@ -60,6 +60,7 @@ address = "127.0.0.1:2"
 [store]
 url = "sqlite://sub/own.db"
 root_key = { command = ["pass", "show", "nexus"] }
+next_root_key = { file = "next" }
 [dns]
 hosts = { "API.example.test" = "127.0.0.1", "b.test" = "::1" }
 [egress]
@@ -86,6 +87,9 @@ on_full = "drop_with_gap_record"
 durability = "disk"
 [[audit.sink]]
 type = "file"
+[tokens]
+default_expires = "12h"
+max_expires = "7d"
 "#;
     let config = check_text("nexus.toml", text, Path::new("/home")).unwrap();
     let path = PathBuf::from;
@@ -95,6 +99,7 @@ type = "file"
         shutdown_grace: Duration::ZERO,
         store: path("/home/sub/own.db"),
         root_key: RootKeySource::Command(["pass", "show", "nexus"].map(str::to_owned).into()),
+        next_root_key: Some(RootKeySource::File(path("/home/next"))),
         dns_hosts: [("api.example.test", "127.0.0.1"), ("b.test", "::1")]
             .map(|(host, ip)| (Host::parse(host.as_bytes()).unwrap(), ip.parse().unwrap()))
             .into(),
@@ -119,9 +124,42 @@ type = "file"
             unauthenticated_connections: 16,
         },
         audit: crate::audit::AuditSettings { on_full: OnFull::DropWithGapRecord, durability: Durability::Disk },
+        tokens: crate::config::TokenLimits {
+            default_expires: Duration::from_secs(43_200),
+            max_expires: Some(Duration::from_secs(7 * 86_400)),
+        },
         warnings: config.warnings.clone(),
     };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn a_lower_maximum_lowers_the_default() {
+    let day = |days: u64| Duration::from_secs(days * 86_400);
+    for (text, default, max) in [
+        ("", day(90), None),
+        ("max_expires = \"7d\"", day(7), Some(day(7))),
+        ("max_expires = \"365d\"", day(90), Some(day(365))),
+        ("max_expires = \"none\"\ndefault_expires = \"1d\"", day(1), None),
+        ("max_expires = \"7d\"\ndefault_expires = \"7d\"", day(7), Some(day(7))),
+    ] {
+        let config = check_text("nexus.toml", &format!("[tokens]\n{text}"), Path::new("/home")).unwrap();
+        assert_eq!((config.tokens.default_expires, config.tokens.max_expires), (default, max), "{text}");
+    }
+}
+
+#[test]
+fn a_file_with_problems_still_limits_tokens() {
+    let day = |days: u64| Some(Duration::from_secs(days * 86_400));
+    for (text, max) in [
+        ("[tokens]\nmax_expires = \"7d\"\n[serverr]", day(7)),
+        ("[tokens]\nmax_expires = \"7d\"\n[server]\nlisten = [", day(7)),
+        ("[tokens]\nmax_expires = \"soon\"", day(90)),
+        ("[serverr]", None),
+    ] {
+        let config = check_store(text, Path::new("/home")).unwrap();
+        assert_eq!(config.tokens.max_expires, max, "{text}");
+    }
 }
 
 #[test]
@@ -129,6 +167,18 @@ fn one_problem_each() {
     // name, text, the problem's start; `…` stands for any text.
     let cases: &[(&str, &str, &str)] = &[
         ("syntax", "[server]\nlisten = [", "2:11 not valid TOML: "),
+        (
+            "default above the maximum",
+            "[tokens]\ndefault_expires = \"8d\"\nmax_expires = \"7d\"",
+            "2:19 tokens.default_expires: must not be longer than max_expires, which is 7d",
+        ),
+        ("no time for tokens", "[tokens]\nmax_expires = \"0s\"", "2:15 tokens.max_expires: must be longer than zero"),
+        (
+            "default without an end",
+            "[tokens]\ndefault_expires = \"none\"",
+            "2:19 tokens.default_expires: cannot be without a limit",
+        ),
+        ("less than a second", "[tokens]\nmax_expires = \"10ms\"", "2:15 tokens.max_expires: must be 1s or longer"),
         ("duplicate key", "[dns]\nhosts = {}\nhosts = {}", "3:1 not valid TOML: "),
         ("unknown section", "[serverr]", "1:2 serverr: unknown key; did you mean server"),
         ("unknown key", "[limits]\nconect = \"1s\"", "2:1 limits.conect: unknown key; did you mean connect"),
@@ -216,6 +266,7 @@ fn one_problem_each() {
             "2:12 store.root_key: give exactly one",
         ),
         ("root key none", "[store]\nroot_key = {}", "2:12 store.root_key: give exactly one"),
+        ("next root key none", "[store]\nnext_root_key = {}", "2:17 store.next_root_key: give exactly one"),
         ("root key env", "[store]\nroot_key = { env = \"hunter2=\" }", "2:20 store.root_key.env: not the name of an"),
         ("root key command", "[store]\nroot_key = { command = [] }", "2:24 store.root_key.command: the program is"),
         (

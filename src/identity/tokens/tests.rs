@@ -104,7 +104,7 @@ fn deleted_tokens_are_unknown() {
     assert_eq!(id_of(&one, "a", NOW), Err(Rejected::Unknown));
     assert_eq!(id_of(&one, "b", NOW), Ok("tok_b".to_owned()));
     let none = one.updated(&[], &[record("b").id]);
-    assert!(none.is_empty() && none.0.by_digest.is_empty() && none.0.by_agent.is_empty());
+    assert!(none.is_empty() && none.by_digest.is_empty() && none.by_agent.is_empty() && none.children.is_empty());
     assert_eq!(id_of(&both.updated(&[record("a")], &[record("a").id]), "a", NOW), Err(Rejected::Unknown));
 }
 
@@ -153,4 +153,138 @@ fn an_agent_acts_by_its_newest_live_token() {
     let live =
         |value: &str| tokens.by_id(&record(value).id, NOW).map(|principal| principal.token_id.unwrap().to_string());
     assert_eq!(["a", "d", "e", "f"].map(live), [Some("tok_a".to_owned()), None, None, None]);
+}
+
+/// A token that another one made.
+fn child(value: &str, parent: &str) -> TokenRecord {
+    TokenRecord { parent: Some(record(parent).id), ..record(value) }
+}
+
+#[test]
+fn a_token_lives_as_long_as_all_that_made_it() {
+    type Change = fn(&mut TokenRecord);
+    let revoked: Change = |record| record.revoked_at = Some(NOW);
+    let expired: Change = |record| record.expires_at = Some(NOW);
+    let elsewhere: Change = |record| record.scope.tenant = TenantName::parse("t2").unwrap();
+    let damaged: Change = |record| record.paths = vec!["x".to_owned()];
+    let nothing: Change = |_| {};
+    for (name, at, change, expected) in [
+        ("all live", 0, nothing, Ok("tok_c".to_owned())),
+        ("its parent is revoked", 1, revoked, Err(Rejected::Revoked)),
+        ("its parent is expired", 1, expired, Err(Rejected::Expired)),
+        ("the first of the chain is revoked", 0, revoked, Err(Rejected::Revoked)),
+        ("the first of the chain is expired", 0, expired, Err(Rejected::Expired)),
+        ("its parent is damaged", 1, damaged, Err(Rejected::Revoked)),
+        ("the first of the chain is another tenant's", 0, elsewhere, Err(Rejected::Revoked)),
+        ("itself is revoked", 2, revoked, Err(Rejected::Revoked)),
+    ] {
+        let mut records = [record("a"), child("b", "a"), child("c", "b")];
+        change(&mut records[at]);
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1]] {
+            let one_by_one =
+                order.iter().fold(TokenTable::default(), |table, at| table.updated(&records[*at..=*at], &[]));
+            assert_eq!(id_of(&one_by_one, "c", NOW), expected, "{name}, {order:?}");
+            let live = one_by_one.by_id(&record("c").id, NOW).is_some();
+            assert_eq!(live, expected.is_ok(), "{name}");
+        }
+        let later = table(&[record("a"), child("b", "a"), child("c", "b")]).updated(&records, &[]);
+        assert_eq!(id_of(&later, "c", NOW), expected, "{name}, changed later");
+    }
+    let all = table(&[record("a"), child("b", "a"), child("c", "b")]);
+    for gone in ["a", "b"] {
+        let fewer = all.updated(&[], &[record(gone).id]);
+        assert_eq!(id_of(&fewer, "c", NOW), Err(Rejected::Revoked), "{gone} is deleted");
+        assert!(fewer.updated(&[all_of(gone)], &[]).is_live(&digest("c"), NOW), "{gone} is back");
+    }
+}
+
+fn all_of(value: &str) -> TokenRecord {
+    if value == "a" { record("a") } else { child("b", "a") }
+}
+
+#[test]
+fn a_grant_is_within_those_of_the_chain() {
+    let connection = |id: &str| ConnectionId::parse(id).unwrap();
+    let with = |record: TokenRecord, ids: &[&str]| TokenRecord {
+        connections: ids.iter().map(|id| connection(id)).collect(),
+        ..record
+    };
+    let records = [
+        with(record("a"), &["con_1", "con_2"]),
+        with(child("b", "a"), &["con_1", "con_2", "con_3"]),
+        with(child("c", "b"), &["con_1", "con_3"]),
+    ];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1]] {
+        let table = order.iter().fold(TokenTable::default(), |table, at| table.updated(&records[*at..=*at], &[]));
+        let granted = |table: &TokenTable| {
+            let grant = table.authenticate(&digest("c"), NOW).unwrap().grant;
+            assert_eq!(grant.chain().count(), 3);
+            ["con_1", "con_2", "con_3"].map(|id| grant.has_connection(&connection(id)))
+        };
+        assert_eq!(granted(&table), [true, false, false], "{order:?}");
+        let narrowed = table.updated(&[with(record("a"), &["con_2"])], &[]);
+        assert_eq!(granted(&narrowed), [false; 3], "the first of the chain was narrowed, {order:?}");
+        assert_eq!(granted(&table), [true, false, false], "an older table stays as it was");
+    }
+}
+
+#[test]
+fn a_rotation_leaves_the_grants_below_shared() {
+    let before = table(&[record("a"), child("b", "a")]);
+    let rotated = TokenRecord { digest: digest("a2"), previous: Some((digest("a"), NOW)), ..record("a") };
+    let after = before.updated(&[rotated], &[]);
+    let grant = |table: &TokenTable, value: &str| table.authenticate(&digest(value), NOW).unwrap().grant;
+    assert!(std::sync::Arc::ptr_eq(&grant(&before, "b"), &grant(&after, "b")));
+    assert!(std::sync::Arc::ptr_eq(&grant(&before, "a"), &grant(&after, "a2")));
+}
+
+#[test]
+fn chains_end_after_some_generations_and_rings_are_dead() {
+    let name = |n: usize| char::from(b'a' + u8::try_from(n).unwrap()).to_string();
+    let chain: Vec<_> = (0..8).map(|n| if n == 0 { record("a") } else { child(&name(n), &name(n - 1)) }).collect();
+    for records in [chain.clone(), chain.into_iter().rev().collect()] {
+        let table = table(&records);
+        for n in 0..8 {
+            assert_eq!(table.is_live(&digest(&name(n)), NOW), n <= super::MAX_GENERATIONS, "generation {n}");
+        }
+        let standing = |n: usize| table.standing(&record(&name(n)).id, NOW).map(|standing| standing.generation);
+        assert_eq!([0, 1, 5, 6].map(standing), [Some(0), Some(1), Some(5), None]);
+        assert_eq!(table.lineage(&record("c").id).count(), 3);
+        let last = table.authenticate(&digest("f"), NOW).unwrap();
+        let renamed = crate::identity::Principal { agent: AgentName::parse("bot/made-up").unwrap(), ..last };
+        assert_eq!(table.first_agent(&renamed).as_str(), "bot");
+    }
+    let ring = table(&[child("a", "c"), child("b", "a"), child("c", "b"), child("d", "d")]);
+    for value in ["a", "b", "c", "d"] {
+        assert_eq!(id_of(&ring, value, NOW), Err(Rejected::Revoked), "{value}");
+        assert_eq!(ring.standing(&record(value).id, NOW), None);
+        assert!(ring.lineage(&record(value).id).count() <= super::MAX_GENERATIONS + 1);
+    }
+}
+
+#[test]
+fn the_end_of_a_token_is_the_first_of_its_chain() {
+    let ending = |record: TokenRecord, end| TokenRecord { expires_at: end, ..record };
+    for (own, above, expected) in [
+        (None, None, None),
+        (Some(NOW + 5), None, Some(NOW + 5)),
+        (None, Some(NOW + 7), Some(NOW + 7)),
+        (Some(NOW + 9), Some(NOW + 7), Some(NOW + 7)),
+    ] {
+        let table = table(&[ending(record("a"), above), ending(child("b", "a"), own)]);
+        assert_eq!(table.standing(&record("b").id, NOW).unwrap().expires_at, expected);
+    }
+}
+
+#[test]
+fn a_change_among_many_tokens_copies_little() {
+    let records: Vec<_> = (0..5_000).map(|n| record(&format!("v{n}"))).collect();
+    let before = table(&records);
+    let after = before.updated(&[TokenRecord { revoked_at: Some(NOW), ..record("v17") }], &[]);
+    let is_shared = |value: &str| {
+        let of = |table: &TokenTable| std::sync::Arc::as_ptr(table.by_digest.get(&digest(value)).unwrap());
+        of(&before) == of(&after)
+    };
+    assert!(records.iter().filter(|record| !is_shared(record.id.as_str().trim_start_matches("tok_"))).count() == 1);
+    assert!(!after.is_live(&digest("v17"), NOW) && before.is_live(&digest("v17"), NOW));
 }

@@ -2,32 +2,42 @@
 //! `BEGIN IMMEDIATE`).
 
 mod apps;
+mod change;
 mod changes;
 mod connections;
 mod leases;
 mod lockdown;
+mod manifest;
 mod open;
+mod purge;
+mod reseal;
 mod rows;
+mod tenants;
 mod tokens;
 mod usage;
+mod verify;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+use super::manifest::ManifestKey;
 use super::{
-    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Store,
-    StoreError, TokenRecord, Usage,
+    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, Emptied, LeaseOutcome, LeaseOwner,
+    NamespaceSummary, Reason, RecordKind, Store, StoreError, TenantSummary, TokenRecord, Usage,
 };
 use crate::secret::{Keyring, TokenDigest};
-use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
-use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
-use sqlx::{Transaction, query_scalar};
+use crate::types::{ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};
+use manifest::{Columns, State, listed};
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqlitePool, SqliteRow};
 use std::path::PathBuf;
 use std::sync::Arc;
 use watch::Watch;
 
+pub use changes::Seen;
 pub use open::StoreFile;
+pub use reseal::{Cursor, Resealed};
 
 /// A store in one SQLite file.
 #[derive(Debug)]
@@ -55,16 +65,45 @@ impl SqliteStore {
         &self.keyring
     }
 
-    /// A transaction that holds the file's write lock from its start.
+    /// A transaction that holds the file's write lock from its start, for what is outside of the manifest. Records are
+    /// changed by [`SqliteStore::change`].
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
+
+    /// A reading transaction and the manifest's key, which is that of the rows that are read in it.
+    async fn keyed(&self) -> Result<(Transaction<'static, Sqlite>, Option<ManifestKey>), StoreError> {
+        let mut transaction = self.readers.begin().await?;
+        let key = State::read(&mut transaction).await?.key(&self.keyring)?;
+        Ok((transaction, key))
+    }
 }
 
-/// Steps the generation: part of every transaction that changes what [`Changes`] tells.
-async fn next_generation(transaction: &mut SqliteConnection) -> Result<i64, StoreError> {
-    let next = query_scalar("UPDATE meta SET generation = generation + 1 RETURNING generation");
-    Ok(next.fetch_one(transaction).await?)
+/// The records of rows. One that does not fit its tag or does not parse is left out, with a warning, so that it hides
+/// none of the others.
+fn readable<T>(
+    kind: RecordKind,
+    rows: &[SqliteRow],
+    key: Option<&ManifestKey>,
+    parse: impl Fn(&SqliteRow) -> Result<T, sqlx::Error>,
+) -> Result<Vec<T>, StoreError> {
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let columns = Columns::of(first);
+    let mut records = Vec::with_capacity(rows.len());
+    for row in rows {
+        let listed = listed(kind, row, &columns, key)?;
+        let reason = match parse(row) {
+            _ if key.is_none() => Reason::Root,
+            _ if !listed.fits() => Reason::Edited,
+            Err(error) => Reason::Unreadable(error.to_string()),
+            Ok(record) => {
+                records.push(record);
+                continue;
+            }
+        };
+        tracing::warn!("{}; it is left out; run: nexus store verify", listed.failed(reason));
+    }
+    Ok(records)
 }
 
 #[async_trait::async_trait]
@@ -73,8 +112,8 @@ impl Store for SqliteStore {
         &self.install_id
     }
 
-    async fn changes_since(&self, generation: i64) -> Result<Changes, StoreError> {
-        self.read_changes(generation).await
+    async fn changes_since(&self, seen: &Seen) -> Result<Changes, StoreError> {
+        self.read_changes(seen).await
     }
 
     async fn changed(&self) {
@@ -122,6 +161,10 @@ impl Store for SqliteStore {
 
     async fn insert_token(&self, record: &TokenRecord) -> Result<(), StoreError> {
         self.add_token(record).await
+    }
+
+    async fn insert_child_token(&self, record: &TokenRecord, now: UnixSeconds, limit: u32) -> Result<(), StoreError> {
+        self.add_child_token(record, now, limit).await
     }
 
     async fn list_tokens(&self, scope: &Scope) -> Result<Vec<TokenRecord>, StoreError> {
@@ -188,5 +231,33 @@ impl Store for SqliteStore {
 
     async fn usage(&self, scope: &Scope) -> Result<Vec<Usage>, StoreError> {
         self.read_usage(scope).await
+    }
+
+    async fn create_tenant(&self, tenant: &TenantName, now: UnixSeconds) -> Result<(), StoreError> {
+        self.add_tenant(tenant, now).await
+    }
+
+    async fn list_tenants(&self) -> Result<Vec<TenantSummary>, StoreError> {
+        self.read_tenants().await
+    }
+
+    async fn list_namespaces(&self, tenant: &TenantName) -> Result<Vec<NamespaceSummary>, StoreError> {
+        self.read_namespaces(tenant).await
+    }
+
+    async fn delete_tenant(&self, tenant: &TenantName, now: UnixSeconds) -> Result<Emptied, StoreError> {
+        self.remove_tenant(tenant, now).await
+    }
+
+    async fn delete_namespace(&self, scope: &Scope, now: UnixSeconds) -> Result<Emptied, StoreError> {
+        self.remove_namespace(scope, now).await
+    }
+
+    async fn purge_orphans(&self, tenant: Option<&TenantName>, until: UnixSeconds) -> Result<u64, StoreError> {
+        self.remove_orphans(tenant, until).await
+    }
+
+    async fn purge_tokens(&self, long: UnixSeconds, brief: UnixSeconds) -> Result<u64, StoreError> {
+        self.remove_dead_tokens(long, brief).await
     }
 }

@@ -1,7 +1,9 @@
 //! From rows to records. A value that does not parse means that the row was not written by this program.
 
 use crate::secret::{Sealed, TokenDigest};
-use crate::store::{AppRecord, ConnectionRecord, ConnectionState, LeaseOwner, TokenKind, TokenRecord};
+use crate::store::{
+    AppRecord, ConnectionRecord, ConnectionState, LeaseOwner, NamespaceSummary, TenantSummary, TokenKind, TokenRecord,
+};
 use crate::types::{ConnectionId, NamespaceName, Scope, TenantName};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -134,6 +136,29 @@ pub(super) fn lease_owner(row: &SqliteRow) -> Read<LeaseOwner> {
         // Stored bit for bit; ticks since the boot never reach the sign.
         started: number("owner_started")?.cast_unsigned(),
     })
+}
+
+pub(super) fn tenant_summary(row: &SqliteRow) -> Read<TenantSummary> {
+    Ok(TenantSummary {
+        tenant: parsed(row, "tenant", TenantName::parse)?,
+        created_at: row.try_get("created_at")?,
+        namespaces: count(row, "namespaces")?,
+        connections: count(row, "connections")?,
+        tokens: count(row, "tokens")?,
+        apps: count(row, "apps")?,
+    })
+}
+
+pub(super) fn namespace_summary(row: &SqliteRow) -> Read<NamespaceSummary> {
+    Ok(NamespaceSummary {
+        namespace: parsed(row, "namespace", NamespaceName::parse)?,
+        connections: count(row, "connections")?,
+        tokens: count(row, "tokens")?,
+    })
+}
+
+fn count(row: &SqliteRow, column: &str) -> Read<u64> {
+    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|error| damaged(column, error))
 }
 
 /// A version as SQLite keeps it. Versions count changes one by one and never come near the limit.

@@ -173,6 +173,26 @@ fn text_round_trips_through_serde() {
     assert!(serde_json::from_str::<Host>("\"a b\"").is_err());
 }
 
+#[test]
+fn patterns_cover_patterns() {
+    for (own, other, covers) in [
+        ("a.test", "a.test", true),
+        ("A.test", "a.test.", true),
+        ("a.test", "b.test", false),
+        ("*.test", "a.test", true),
+        ("*.test", "*.test", true),
+        ("*.test", "*.a.test", false),
+        ("*.test", "b.a.test", false),
+        ("*.test", "test", false),
+        ("a.test", "*.test", false),
+        ("127.0.0.1", "127.1", true),
+        ("*.test", "127.0.0.1", false),
+    ] {
+        let parse = |text| HostPattern::parse(text).unwrap();
+        assert_eq!(parse(own).covers(&parse(other)), covers, "{own} {other}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_parse_or_fail_and_display_parses_back(bytes in prop::collection::vec(any::<u8>(), 0..40)) {

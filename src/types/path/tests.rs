@@ -245,6 +245,47 @@ fn patterns_match_segments() {
 }
 
 #[test]
+fn patterns_cover_patterns() {
+    for (own, other, covers) in [
+        ("/**", "/**", true),
+        ("/**", "/a/*", true),
+        ("/a/**", "/**", false),
+        ("/**/**", "/**", false),
+        ("/a/**", "/a/**", true),
+        ("/a/**", "/a", true),
+        ("/a/**", "/a/", true),
+        ("/a/**", "/a/b/*/c", true),
+        ("/a/**", "/a/**/c", true),
+        ("/a/**", "/ab", false),
+        ("/a/**", "/ab/**", false),
+        ("/a/**", "/*", false),
+        ("/a/*", "/a/**", false),
+        ("/a/*", "/a/b", true),
+        ("/a/*", "/a/", false),
+        ("/a/*", "/a/*", true),
+        ("/a/*", "/a/b*", true),
+        ("/a/b*", "/a/*", false),
+        ("/a/b*", "/a/bc*d", true),
+        ("/a/b*d", "/a/bc*", false),
+        ("/a/*b*", "/a/*b", true),
+        ("/a/*b", "/a/*b*", false),
+        ("/a", "/a", true),
+        ("/a", "/a/", false),
+        ("/a/**/c", "/a/**/b/c", true),
+        ("/a/**/b/c", "/a/**/c", false),
+        ("/**/c", "/a/*/c", true),
+        ("/**/c", "/a/*", false),
+        ("/*/*", "/**/x", false),
+        ("/**/*/**", "/**/a", true),
+        // True, and not found: a refusal is the safe side.
+        ("/*/**", "/**/a", false),
+    ] {
+        let parse = |text| PathPattern::parse(text).unwrap();
+        assert_eq!(parse(own).covers(&parse(other)), covers, "{own} {other}");
+    }
+}
+
+#[test]
 fn long_inputs_are_matched_without_backtracking_over_and_over() {
     let stars = |n| "*a".repeat(n);
     for (pattern, text, matches) in [
@@ -317,6 +358,20 @@ proptest! {
             &parsed.path()[1..].split('/').collect::<Vec<_>>(),
         );
         prop_assert_eq!(PathPattern::parse(&pattern).unwrap().matches(&parsed), expected);
+    }
+
+    #[test]
+    fn what_a_covered_pattern_matches_its_cover_matches(
+        own in "(/(a|\\*|\\*\\*|a\\*|\\*b)){1,4}/?",
+        other in "(/(a|b|\\*|\\*\\*|a\\*|\\*b|a\\*b)){1,4}/?",
+        texts in prop::collection::vec("(/(a|b|ab|aab|%2f|;)){0,5}/?", 20),
+    ) {
+        let (own, other) = (PathPattern::parse(&own).unwrap(), PathPattern::parse(&other).unwrap());
+        if own.covers(&other) {
+            for path in texts.iter().filter_map(|text| CanonicalPath::parse(text.as_bytes()).ok()) {
+                prop_assert!(own.matches(&path) || !other.matches(&path), "{} {} {}", own, other, path);
+            }
+        }
     }
 
     #[test]

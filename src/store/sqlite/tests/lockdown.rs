@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_lockdown_is_set_without_a_key_and_shows_at_once() {
     let (_directory, store) = store().await;
-    let before = store.changes_since(0).await.unwrap();
+    let before = store.changes_since(&Seen::default()).await.unwrap();
     assert!(!before.locked);
     assert_eq!(store.lockdown_at().await.unwrap(), None);
 
@@ -17,7 +17,7 @@ async fn a_lockdown_is_set_without_a_key_and_shows_at_once() {
     file.close().await;
 
     assert_eq!(store.lockdown_at().await.unwrap(), Some(NOW));
-    assert!(store.changes_since(before.generation).await.unwrap().locked);
+    assert!(store.changes_since(&before.seen).await.unwrap().locked);
 }
 
 #[tokio::test]
@@ -29,16 +29,16 @@ async fn all_tokens_of_all_tenants_end() {
     for record in [&token("d"), &elsewhere, &revoked, &expired] {
         store.insert_token(record).await.unwrap();
     }
-    let before = store.changes_since(0).await.unwrap().generation;
+    let before = store.changes_since(&Seen::default()).await.unwrap().seen;
     assert_eq!(store.revoke_all_tokens(NOW).await.unwrap(), 2);
-    let changes = store.changes_since(before).await.unwrap();
+    let changes = store.changes_since(&before).await.unwrap();
     assert_eq!(changes.tokens.len(), 3);
     assert!(changes.tokens.iter().all(|token| token.revoked_at == Some(NOW)));
-    let all = store.changes_since(0).await.unwrap().tokens;
+    let all = store.changes_since(&Seen::default()).await.unwrap().tokens;
     assert_eq!(all.iter().find(|token| token.id == revoked.id).unwrap().revoked_at, Some(NOW - 7));
     // Nothing is left to do, and nothing is written.
     assert_eq!(store.revoke_all_tokens(NOW + 1).await.unwrap(), 0);
-    assert_eq!(store.changes_since(0).await.unwrap().generation, changes.generation);
+    assert_eq!(store.changes_since(&Seen::default()).await.unwrap().generation, changes.generation);
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ mod file;
 mod leases;
 mod lockdown;
 mod records;
+mod tampering;
+mod tenants;
 
 use super::*;
 use crate::secret::{RootKey, Sealed};
@@ -90,8 +92,12 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> &'static str {
         StoreError::Exists { .. } => "exists",
         StoreError::NotFound { .. } => "not found",
         StoreError::Conflict { .. } => "conflict",
+        StoreError::Full { .. } => "full",
         StoreError::Unusable { .. } => "unusable",
         StoreError::Newer { .. } => "newer",
+        StoreError::Integrity { .. } => "integrity",
+        StoreError::KeyUnknown { .. } => "key unknown",
+        StoreError::OldKey => "old key",
         StoreError::Database(error) => panic!("{error}"),
     }
 }

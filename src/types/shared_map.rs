@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// A hash map in shards behind `Arc`. To copy it is to copy a list of pointers; to change a copy is to copy the shards
 /// that the change touches, a few hundred entries each, however large the map is.
 #[derive(Debug, Clone)]
-pub(super) struct SharedMap<K, V> {
+pub struct SharedMap<K, V> {
     shards: Vec<Arc<HashMap<K, V>>>,
     /// Chooses the shard. Each shard has its own keys, or its buckets would fill unevenly.
     hasher: RandomState,
@@ -25,29 +25,42 @@ impl<K, V> Default for SharedMap<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
-    pub(super) fn len(&self) -> usize {
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The value of a key.
+    #[must_use]
+    pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
         self.shards.get(self.shard_of(key)?)?.get(key)
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+    /// Every value, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.shards.iter().flat_map(|shard| shard.values())
     }
 
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    /// Adds or replaces.
+    pub fn insert(&mut self, key: K, value: V) {
         self.grow();
         let shard = self.shard_of(&key).expect("a map that has grown has a shard");
         let replaced = Arc::make_mut(&mut self.shards[shard]).insert(key, value);
         self.len += usize::from(replaced.is_none());
     }
 
-    pub(super) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
+    /// Takes a key out.
+    pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
@@ -60,7 +73,7 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
     }
 
     /// The value to change, made from its default if there is none.
-    pub(super) fn entry(&mut self, key: K) -> &mut V
+    pub fn entry(&mut self, key: K) -> &mut V
     where
         V: Default,
     {
