@@ -3,6 +3,7 @@
 mod changes;
 mod integrity;
 mod keys;
+mod lockdown;
 
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
@@ -377,8 +378,8 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
     });
-    let changes = Arc::new(StoreChanges { plane: Arc::clone(&plane), store: Arc::clone(&store), keys });
-    changes.heed_lockdown(true);
+    lockdown::heed(&plane, true);
+    let changes = Arc::new(StoreChanges { plane: Arc::clone(&plane), keys });
     let reload = {
         let changes = Arc::clone(&changes);
         move || {

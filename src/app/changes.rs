@@ -2,7 +2,7 @@
 
 use super::integrity;
 use super::keys::Keys;
-use crate::audit::{Event, Kind};
+use super::lockdown;
 use crate::config::{ConfigError, Reloaded};
 use crate::proxy::Plane;
 use crate::proxy::plane::Applying;
@@ -19,7 +19,7 @@ pub(super) struct StoreChanges {
 }
 
 impl StoreChanges {
-    /// Applies what has changed; gives the generation that is in force then.
+    /// Applies what has changed, to what is under way too; gives the generation that is in force then.
     pub(super) async fn apply(&self) -> Result<i64, ConfigError> {
         let reloaded = match self.plane.loader.reload_store().await {
             Err(error @ ConfigError::Store(StoreError::KeyUnknown { .. })) => {
@@ -40,7 +40,7 @@ impl StoreChanges {
         for connection in &deleted {
             self.plane.credentials.forget(connection);
         }
-        self.heed_lockdown(false);
+        lockdown::heed(&self.plane, false);
         self.plane.judge();
         Ok(generation)
     }

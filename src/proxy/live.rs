@@ -13,7 +13,7 @@ use super::tunnel::Closing;
 use crate::config::Snapshot;
 use crate::connection::Connection;
 use crate::identity::{Proof, Rejected};
-use crate::policy::{self, Question};
+use crate::policy::{self, Question, may_reach};
 use crate::types::{CanonicalPath, Target, UnixSeconds};
 use dashmap::DashMap;
 use futures_util::task::AtomicWaker;
@@ -261,7 +261,10 @@ impl Watched {
         };
         match &*self.asked.lock() {
             Asked::Nothing | Asked::Tunnel => None,
-            Asked::Bare(target) => (!may_pass_without(&snapshot.config, target)).then_some(Cut::Denied),
+            Asked::Bare(target) => {
+                let may = may_pass_without(&snapshot.config, target) && may_reach(&principal, &target.host).is_ok();
+                (!may).then_some(Cut::Denied)
+            }
             Asked::With { connection, target, method, path } => {
                 let Some(current) = snapshot.routes.get(&connection.id) else { return Some(Cut::ConnectionDeleted) };
                 if !Arc::ptr_eq(current, connection) {

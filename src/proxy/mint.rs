@@ -4,6 +4,7 @@ use super::body::ResponseBody;
 use super::call::{collect, token};
 use super::downstream::admit;
 use super::finish::Record;
+use super::live;
 use super::plane::Plane;
 use super::reject::{Code, Rejection};
 use super::tunnel::Entry;
@@ -68,9 +69,10 @@ pub(super) async fn mint(
     this.method(request.method());
     let (parts, body) = request.into_parts();
     let presented = token(&snapshot.directory, &parts.headers)?;
-    let (_, principal) = admit(plane, snapshot, this.client(), &presented).await?;
+    let (proof, principal) = admit(plane, snapshot, this.client(), &presented).await?;
     this.principal(&principal);
     entry.close.known();
+    this.watch(snapshot, &proof, live::Asked::Nothing, &entry.close)?;
     if parts.method != Method::POST {
         return Err(Rejection::new(
             Code::BadRequest,

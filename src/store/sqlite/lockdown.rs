@@ -16,7 +16,7 @@ impl StoreFile {
         read(&self.readers).await
     }
 
-    /// Locks all agents out. Needs no key. Gives since when they are, which an earlier lockdown says.
+    /// Locks all agents out. Needs no key, so the mark is no part of the manifest and of its generation. Gives since when they are, which an earlier lockdown says.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -38,9 +38,11 @@ impl SqliteStore {
 
     pub(super) async fn write_revocation_of_all(&self, now: UnixSeconds) -> Result<u64, StoreError> {
         let mut change = self.change().await?;
-        let revoked = revoke_all(&mut change, now).await?;
-        change.commit().await?;
-        Ok(revoked)
+        let (revoked, valid) = revoke_all(&mut change, now).await?;
+        if revoked > 0 {
+            change.commit().await?;
+        }
+        Ok(valid)
     }
 
     pub(super) async fn end_lockdown(&self, now: UnixSeconds) -> Result<Option<u64>, StoreError> {
@@ -52,9 +54,9 @@ impl SqliteStore {
         if ended == 0 {
             return Ok(None);
         }
-        let revoked = revoke_all(&mut change, now).await?;
+        let (_, valid) = revoke_all(&mut change, now).await?;
         change.commit().await?;
-        Ok(Some(revoked))
+        Ok(Some(valid))
     }
 }
 
@@ -62,17 +64,19 @@ async fn read(readers: &SqlitePool) -> Result<Option<UnixSeconds>, StoreError> {
     Ok(query_scalar("SELECT lockdown_at FROM meta").fetch_one(readers).await?)
 }
 
-/// Gives how many were valid until now. Those that fail their check are valid nowhere.
-async fn revoke_all(change: &mut Change, now: UnixSeconds) -> Result<u64, StoreError> {
+/// How many were revoked, and how many of them had not ended by themselves. A record that fails its check is of no use
+/// already and keeps none of the others.
+async fn revoke_all(change: &mut Change, now: UnixSeconds) -> Result<(u64, u64), StoreError> {
     let open: Vec<(String, bool)> =
         query_as("SELECT id, expires_at IS NULL OR expires_at > ? FROM tokens WHERE revoked_at IS NULL")
             .bind(now)
             .fetch_all(change.connection())
             .await?;
-    let valid = open.iter().filter(|(_, valid)| *valid).count();
-    let ids = change.touch_fitting(RecordKind::Token, open.into_iter().map(|(id, _)| id).collect()).await?;
+    let valid = open.iter().filter(|(_, is_valid)| *is_valid).count();
+    let ids = open.into_iter().map(|(id, _)| id).collect();
+    let fitting = change.touch_fitting(RecordKind::Token, ids).await?;
     let generation = change.generation();
-    for id in &ids {
+    for id in &fitting {
         query("UPDATE tokens SET revoked_at = ?, generation = ? WHERE id = ?")
             .bind(now)
             .bind(generation)
@@ -80,5 +84,5 @@ async fn revoke_all(change: &mut Change, now: UnixSeconds) -> Result<u64, StoreE
             .execute(change.connection())
             .await?;
     }
-    Ok(valid as u64)
+    Ok((fitting.len() as u64, valid as u64))
 }
