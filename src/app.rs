@@ -3,7 +3,8 @@
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
 use crate::config::{
-    Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeySource, Sources, read_root_key, watch_files,
+    Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeyForm, RootKeySource, Sources, read_root_key,
+    watch_files,
 };
 use crate::credential::Credentials;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
@@ -107,6 +108,12 @@ pub enum AppError {
         /// The store.
         store: PathBuf,
     },
+    /// No passphrase is made up.
+    #[error("{path} does not exist; write a passphrase of 12 characters or more to it, mode 0600")]
+    PassphraseMissing {
+        /// Where the passphrase should be.
+        path: PathBuf,
+    },
     /// The store was sealed with another key.
     #[error("the root key is not the one that {store} was sealed with; bring that one back")]
     WrongKey {
@@ -168,7 +175,11 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
             // A new key would open nothing of the store, and what it seals would be lost with the old one's return.
             return Err(AppError::KeyMissing { key: path, store: store_path });
         }
-        RootKey::load_or_create(&path)?;
+        if config.root_key_form == RootKeyForm::Key {
+            RootKey::load_or_create(&path)?;
+        } else if is_new {
+            return Err(AppError::PassphraseMissing { path });
+        }
         if is_new {
             made.push(format!("root key {}", path.display()));
         }
@@ -203,7 +214,7 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
         return Err(AppError::NotInitialised { home: home.path.clone() });
     }
     let file = StoreFile::open(&path).await?;
-    let root = read_root_key(&config, &home.path)?;
+    let root = read_root_key(&config, &home.path, file.install_id())?;
     let keyring = Arc::new(Keyring::new(&root, file.install_id()));
     // A record that is damaged is told where it is used, and does not close the others.
     let sealed = file.sealed_by_key().await?;

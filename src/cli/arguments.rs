@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
-    explain, init, output, provider, register, run, token, up,
+    explain, init, output, process, provider, register, run, token, up,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -78,6 +78,7 @@ pub enum Command {
 /// Reads the command line, does what it says and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    process::protect();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -87,6 +88,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    process::hide(&arguments);
     crate::telemetry::init_logging(match arguments.command {
         Command::Up(_) => "info",
         // The child owns the terminal.

@@ -21,6 +21,7 @@ mod error;
 mod explain;
 mod init;
 mod output;
+mod process;
 mod provider;
 mod register;
 mod register_custom;

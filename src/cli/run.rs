@@ -5,7 +5,7 @@ use super::environment::{self, Files};
 use super::token::{self, Expiry, NewToken};
 use super::{CliError, Context, output};
 use crate::app::{self, Install, Running, ServeOptions};
-use crate::config::RootKeySource;
+use crate::config::{ROOT_KEY_DESCRIPTOR, RootKeySource};
 use crate::provider::Catalog;
 use crate::secret::Secret;
 use crate::store::Store;
@@ -119,7 +119,7 @@ fn new_run() -> RunId {
 /// Variables of this process that no agent may see.
 fn secret_variables(install: &Install) -> Vec<String> {
     match &install.config.root_key {
-        RootKeySource::Env(name) => vec![name.clone()],
+        RootKeySource::Env(name) => vec![name.clone(), ROOT_KEY_DESCRIPTOR.to_owned()],
         _ => Vec::new(),
     }
 }

@@ -274,6 +274,7 @@ fn keep(config: &mut Config, current: &Config) {
     config.shutdown_grace = current.shutdown_grace;
     config.store.clone_from(&current.store);
     config.root_key.clone_from(&current.root_key);
+    config.root_key_form = current.root_key_form;
 }
 
 fn egress_differs(old: &Config, new: &Config) -> bool {

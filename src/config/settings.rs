@@ -18,6 +18,16 @@ pub enum RootKeySource {
     Command(Vec<String>),
 }
 
+/// What the root key's source gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RootKeyForm {
+    /// The key itself.
+    #[default]
+    Key,
+    /// A passphrase that the key is derived from.
+    Passphrase,
+}
+
 /// What happens with a host that no connection covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unmatched {
@@ -77,6 +87,8 @@ pub struct Config {
     pub store: PathBuf,
     /// The root key.
     pub root_key: RootKeySource,
+    /// What the root key's source gives.
+    pub root_key_form: RootKeyForm,
     /// Static DNS answers.
     pub dns_hosts: HashMap<Host, IpAddr>,
     /// Egress rules.
@@ -101,6 +113,7 @@ impl Default for Config {
             shutdown_grace: Duration::from_secs(5),
             store: PathBuf::from("nexus.db"),
             root_key: RootKeySource::File(PathBuf::from("root.key")),
+            root_key_form: RootKeyForm::Key,
             dns_hosts: HashMap::new(),
             egress: Egress::default(),
             ca_files: Vec::new(),

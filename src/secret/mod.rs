@@ -5,6 +5,7 @@
 mod agent_token;
 mod fields;
 mod keyring;
+mod passphrase;
 mod private_file;
 mod root_key;
 mod sealed;

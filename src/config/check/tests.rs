@@ -59,7 +59,7 @@ allow_clear = true
 address = "127.0.0.1:2"
 [store]
 url = "sqlite://sub/own.db"
-root_key = { command = ["pass", "show", "nexus"] }
+root_key = { command = ["pass", "show", "nexus"], passphrase = true }
 [dns]
 hosts = { "API.example.test" = "127.0.0.1", "b.test" = "::1" }
 [egress]
@@ -93,6 +93,7 @@ type = "file"
         shutdown_grace: Duration::ZERO,
         store: path("/home/sub/own.db"),
         root_key: RootKeySource::Command(["pass", "show", "nexus"].map(str::to_owned).into()),
+        root_key_form: RootKeyForm::Passphrase,
         dns_hosts: [("api.example.test", "127.0.0.1"), ("b.test", "::1")]
             .map(|(host, ip)| (Host::parse(host.as_bytes()).unwrap(), ip.parse().unwrap()))
             .into(),
@@ -214,6 +215,16 @@ fn one_problem_each() {
         ("root key none", "[store]\nroot_key = {}", "2:12 store.root_key: give exactly one"),
         ("root key env", "[store]\nroot_key = { env = \"hunter2=\" }", "2:20 store.root_key.env: not the name of an"),
         ("root key command", "[store]\nroot_key = { command = [] }", "2:24 store.root_key.command: the program is"),
+        (
+            "passphrase alone",
+            "[store]\nroot_key = { passphrase = true }",
+            "2:12 store.root_key: give exactly one of file, env and command",
+        ),
+        (
+            "passphrase itself",
+            "[store]\nroot_key = { file = \"a\", passphrase = \"hunter2\" }",
+            "2:39 store.root_key.passphrase: expected true or false, found a string",
+        ),
         (
             "root key word",
             "[store]\nroot_key = { command = [\"a\", 1] }",
