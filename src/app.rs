@@ -368,9 +368,14 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
 
 /// Applies the store's changes; gives its generation.
 async fn reload_store(plane: &Plane) -> Result<i64, ConfigError> {
-    let Reloaded { generation, deleted } = plane.loader.reload_store().await?;
+    let Reloaded { generation, deleted, changed, all } = plane.loader.reload_store().await?;
     for connection in &deleted {
         plane.credentials.forget(connection);
+    }
+    if all {
+        plane.pool.forget_all();
+    } else if !deleted.is_empty() || !changed.is_empty() {
+        plane.pool.forget(&[deleted, changed].concat());
     }
     Ok(generation)
 }

@@ -80,6 +80,10 @@ pub struct Reloaded {
     pub generation: i64,
     /// The connections that this took away.
     pub deleted: Vec<ConnectionId>,
+    /// The connections that were added, or of which something changed: credential, state, or whether they are enabled.
+    pub changed: Vec<ConnectionId>,
+    /// Everything was read again: what was known of any connection may be wrong.
+    pub all: bool,
 }
 
 /// What [`Loader::read_store`] found.
@@ -191,23 +195,25 @@ impl Loader {
         let _publishing = self.publishing.lock().await;
         let current = self.snapshot();
         let changes = self.sources.store.changes_since(current.generation).await?;
-        let mut deleted = Vec::new();
+        let (mut deleted, mut changed, mut all_again) = (Vec::new(), Vec::new(), false);
         let next = if changes.generation < current.generation {
             // The store was restored from a backup: nothing that is in memory counts any more.
             warn!(generation = changes.generation, "the store went back to an earlier state; reading all of it again");
             let all = self.sources.store.changes_since(0).await?;
+            all_again = true;
             let empty =
                 Snapshot { routes: RouteTable::default(), directory: Directory::default(), ..(*current).clone() };
             with_changes(&empty, all)
         } else if changes.generation == current.generation {
-            return Ok(Reloaded { generation: current.generation, deleted });
+            return Ok(Reloaded { generation: current.generation, deleted, changed, all: false });
         } else {
             deleted.clone_from(&changes.deleted_connections);
+            changed.extend(changes.connections.iter().map(|record| record.id.clone()));
             with_changes(&current, changes)
         };
         let generation = next.generation;
         self.snapshot.store(Arc::new(next));
-        Ok(Reloaded { generation, deleted })
+        Ok(Reloaded { generation, deleted, changed, all: all_again })
     }
 
     /// Reads config and provider files again and publishes them if they are valid and differ. Listener, admin, store
