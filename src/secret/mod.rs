@@ -10,6 +10,8 @@ mod private_file;
 mod root_key;
 mod sealed;
 mod value;
+#[cfg(test)]
+mod vectors;
 
 pub use agent_token::{AgentToken, TokenDigest};
 pub use fields::SecretFields;
