@@ -213,16 +213,29 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
     if !path.exists() {
         return Err(AppError::NotInitialised { home: home.path.clone() });
     }
-    let file = StoreFile::open(&path).await?;
-    let root = read_root_key(&config, &home.path, file.install_id())?;
+    let (store, keyring) = open_store(home, &config, &path).await?;
+    Ok(Install { home: home.clone(), config, store, keyring })
+}
+
+/// Opens a store with the root key of this install, which has to be its key: the install's own, or a backup.
+///
+/// # Errors
+/// See [`AppError`].
+pub async fn open_store(
+    home: &Home,
+    config: &Config,
+    path: &Path,
+) -> Result<(Arc<SqliteStore>, Arc<Keyring>), AppError> {
+    let file = StoreFile::open(path).await?;
+    let root = read_root_key(config, &home.path, file.install_id())?;
     let keyring = Arc::new(Keyring::new(&root, file.install_id()));
     // A record that is damaged is told where it is used, and does not close the others.
     let sealed = file.sealed_by_key().await?;
     if !sealed.is_empty() && !sealed.iter().any(|sealed| keyring.sealed_it(sealed)) {
-        return Err(AppError::WrongKey { store: path });
+        return Err(AppError::WrongKey { store: path.to_owned() });
     }
     let store = Arc::new(file.unlock(Arc::clone(&keyring)).await?);
-    Ok(Install { home: home.clone(), config, store, keyring })
+    Ok((store, keyring))
 }
 
 /// What a server is started with.

@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
-    explain, init, output, process, provider, register, run, token, up,
+    explain, init, output, process, provider, register, run, store, token, up,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -67,6 +67,9 @@ pub enum Command {
     Explain(explain::Explain),
     /// Check the install and say how to mend it
     Doctor(doctor::Doctor),
+    /// The store's file
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// The audit record
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -137,6 +140,7 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Provider(command) => command.execute(context),
         Command::Explain(command) => command.execute(context).await,
         Command::Doctor(command) => command.execute(context).await,
+        Command::Store(command) => command.execute(context).await,
         Command::Audit(command) => command.execute(context).await,
         Command::Config(command) => command.execute(context),
     }

@@ -29,6 +29,7 @@ mod register_provider;
 mod run;
 mod secret_input;
 mod shell;
+mod store;
 mod token;
 mod truststore;
 mod up;

@@ -11,7 +11,7 @@ pub use records::{
     AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, TokenKind,
     TokenRecord, TokenScope, Usage,
 };
-pub use sqlite::{SqliteStore, StoreFile};
+pub use sqlite::{Restore, SqliteStore, StoreFile};
 
 use crate::secret::TokenDigest;
 use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};

@@ -2,6 +2,7 @@
 //! `BEGIN IMMEDIATE`).
 
 mod apps;
+mod backup;
 mod changes;
 mod connections;
 mod leases;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use watch::Watch;
 
+pub use backup::Restore;
 pub use open::StoreFile;
 
 /// A store in one SQLite file.
