@@ -1,10 +1,13 @@
 //! The composition root: builds all of it, owns reload and graceful shutdown.
 
+mod integrity;
+mod keys;
+
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
 use crate::config::{
-    Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeyForm, RootKeySource, Sources, read_root_key,
-    watch_files,
+    Config, ConfigError, Loader, Reloaded, RootKeyError, RootKeyForm, RootKeySource, Sources, read_next_root_key,
+    read_root_key, watch_files,
 };
 use crate::credential::Credentials;
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
@@ -15,6 +18,8 @@ use crate::secret::{KeyError, Keyring, RootKey};
 use crate::store::{SqliteStore, Store, StoreError, StoreFile};
 use crate::telemetry::Metrics;
 use crate::types::Clock;
+use integrity::Counter;
+use keys::Keys;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -120,6 +125,17 @@ pub enum AppError {
         /// The store.
         store: PathBuf,
     },
+    /// The store had a manifest once.
+    #[error(
+        "{store} is of a version before the manifest, and {counter} says that it had one: somebody put an old or edited \
+         file in its place; restore a backup, or remove {counter} to take the store as it is"
+    )]
+    ManifestLost {
+        /// The store.
+        store: PathBuf,
+        /// What remembers it.
+        counter: PathBuf,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -188,7 +204,16 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
         made.push(format!("interception CA {}", home.ca_certificate().display()));
     }
     if !store_path.exists() {
-        StoreFile::open(&store_path).await?.close().await;
+        let file = StoreFile::open(&store_path).await?;
+        match read_root_key(config, &home.path, file.install_id()) {
+            // The manifest of a new store is made with its key.
+            Ok(root) => {
+                let keyring = Arc::new(Keyring::new(&root, file.install_id()));
+                file.unlock(keyring).await?.close().await;
+            }
+            // Whoever has the key makes it.
+            Err(_) => file.close().await,
+        }
         made.push(format!("store {}", store_path.display()));
     }
     Ok(made)
@@ -213,28 +238,43 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
     if !path.exists() {
         return Err(AppError::NotInitialised { home: home.path.clone() });
     }
-    let (store, keyring) = open_store(home, &config, &path).await?;
+    let file = StoreFile::open(&path).await?;
+    let counter = Counter::of(home, file.install_id());
+    if file.is_before_manifest() && counter.highest().is_some() {
+        return Err(AppError::ManifestLost { store: path, counter: counter.path().to_owned() });
+    }
+    let (store, keyring) = unlock(home, &config, file, &path).await?;
     Ok(Install { home: home.clone(), config, store, keyring })
 }
 
-/// Opens a store with the root key of this install, which has to be its key: the install's own, or a backup.
+/// Opens another store that has this install's root key, such as a backup.
 ///
 /// # Errors
 /// See [`AppError`].
-pub async fn open_store(
+pub async fn open_backup(home: &Home, config: &Config, path: &Path) -> Result<Arc<SqliteStore>, AppError> {
+    let file = StoreFile::open(path).await?;
+    Ok(unlock(home, config, file, path).await?.0)
+}
+
+async fn unlock(
     home: &Home,
     config: &Config,
+    file: StoreFile,
     path: &Path,
 ) -> Result<(Arc<SqliteStore>, Arc<Keyring>), AppError> {
-    let file = StoreFile::open(path).await?;
     let root = read_root_key(config, &home.path, file.install_id())?;
     let keyring = Arc::new(Keyring::new(&root, file.install_id()));
-    // A record that is damaged is told where it is used, and does not close the others.
-    let sealed = file.sealed_by_key().await?;
-    if !sealed.is_empty() && !sealed.iter().any(|sealed| keyring.sealed_it(sealed)) {
-        return Err(AppError::WrongKey { store: path.to_owned() });
+    match read_next_root_key(config, &home.path, file.install_id()) {
+        Ok(next) => {
+            next.map(|next| keyring.add(&next));
+        }
+        // Until a rotation has come to it, it is not needed; then the store says that its key is not here.
+        Err(error) => tracing::warn!("the next root key cannot be read: {error}"),
     }
-    let store = Arc::new(file.unlock(Arc::clone(&keyring)).await?);
+    let store = match file.unlock(Arc::clone(&keyring)).await {
+        Err(StoreError::KeyUnknown { .. }) => return Err(AppError::WrongKey { store: path.to_owned() }),
+        unlocked => Arc::new(unlocked?),
+    };
     Ok((store, keyring))
 }
 
@@ -259,6 +299,7 @@ pub struct Running {
     pub admin: SocketAddr,
     plane: Arc<Plane>,
     store: Arc<SqliteStore>,
+    counter: Arc<Counter>,
     shutdown: watch::Sender<bool>,
     background: JoinSet<()>,
     grace: Duration,
@@ -324,6 +365,10 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         ending: CancellationToken::new(),
     });
 
+    let keys = Arc::new(Keys::new(home.clone(), config_file.clone(), Arc::clone(&install.keyring)));
+    let counter = Arc::new(Counter::of(&home, store.install_id()));
+    integrity::at_start(&plane, &counter);
+
     let (shutdown, stopping) = watch::channel(false);
     let mut background = JoinSet::new();
     let front = Front::new(Arc::clone(&plane), LeafCache::new(authority, Arc::clone(&metrics)));
@@ -340,18 +385,23 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         "pid": std::process::id(),
     });
     let reload = {
-        let plane = Arc::clone(&plane);
+        let (plane, keys) = (Arc::clone(&plane), Arc::clone(&keys));
         move || {
-            let plane = Arc::clone(&plane);
-            async move { reload_store(&plane).await.map_err(|error| error.to_string()) }
+            let (plane, keys) = (Arc::clone(&plane), Arc::clone(&keys));
+            async move {
+                // A rotation tells its key this way, and waits for the answer.
+                keys.refresh().await.map_err(|error| error.to_string())?;
+                reload_store(&plane, &keys).await.map_err(|error| error.to_string())
+            }
         }
     };
     background.spawn(control.serve(reload, status));
-    background.spawn(follow_store(Arc::clone(&store), Arc::clone(&plane)));
+    background.spawn(follow_store(Arc::clone(&store), Arc::clone(&plane), keys));
     let config_path = config_file.unwrap_or_else(|| home.config_file());
     background.spawn(follow_files(Arc::clone(&plane), home.path.clone(), config_path));
-    background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store)));
-    Ok(Running { listen, admin: admin_address, plane, store, shutdown, background, grace: config.shutdown_grace })
+    background.spawn(sweep(Arc::clone(&plane), Arc::clone(&store), Arc::clone(&counter)));
+    let grace = config.shutdown_grace;
+    Ok(Running { listen, admin: admin_address, plane, store, counter, shutdown, background, grace })
 }
 
 /// A tunnel needs two descriptors, and the usual soft limit is 1,024: take what the hard limit allows.
@@ -380,12 +430,27 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
 }
 
 /// Applies the store's changes; gives its generation.
-async fn reload_store(plane: &Plane) -> Result<i64, ConfigError> {
-    let Reloaded { generation, deleted, changed, all } = plane.loader.reload_store().await?;
+async fn reload_store(plane: &Plane, keys: &Keys) -> Result<i64, ConfigError> {
+    let reloaded = match plane.loader.reload_store().await {
+        Err(error @ ConfigError::Store(StoreError::KeyUnknown { .. })) => {
+            // The root key was rotated, and this server was not told.
+            if let Err(unread) = keys.refresh_anew().await {
+                tracing::error!("the root key cannot be read: {unread}");
+                return Err(error);
+            }
+            plane.loader.reload_store().await?
+        }
+        reloaded => reloaded?,
+    };
+    let Reloaded { generation, deleted, changed, failed, went_back_from } = reloaded;
+    integrity::report(plane, &failed);
+    if let Some(from) = went_back_from {
+        integrity::went_back(plane, from, generation);
+    }
     for connection in &deleted {
         plane.credentials.forget(connection);
     }
-    if all {
+    if went_back_from.is_some() {
         plane.pool.forget_all();
     } else if !deleted.is_empty() || !changed.is_empty() {
         plane.pool.forget(&[deleted, changed].concat());
@@ -394,10 +459,10 @@ async fn reload_store(plane: &Plane) -> Result<i64, ConfigError> {
 }
 
 /// Applies what other processes (and this one) commit to the store.
-async fn follow_store(store: Arc<SqliteStore>, plane: Arc<Plane>) {
+async fn follow_store(store: Arc<SqliteStore>, plane: Arc<Plane>, keys: Arc<Keys>) {
     loop {
         store.changed().await;
-        if let Err(error) = reload_store(&plane).await {
+        if let Err(error) = reload_store(&plane, &keys).await {
             tracing::error!("the store's changes could not be applied: {error}");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -424,12 +489,13 @@ async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
 }
 
 /// Closes idle upstream connections and writes last-used times.
-async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>) {
+async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>, counter: Arc<Counter>) {
     let mut interval = tokio::time::interval(SWEEP);
     loop {
         interval.tick().await;
         plane.pool.sweep();
         write_usage(&plane, &store).await;
+        counter.remember(plane.loader.snapshot().generation);
     }
 }
 
@@ -459,6 +525,7 @@ impl Running {
             tracing::warn!("a refreshed credential may not be stored: its refresh did not end in time");
         }
         write_usage(&self.plane, &self.store).await;
+        self.counter.remember(self.plane.loader.snapshot().generation);
         self.background.shutdown().await;
         self.store.close().await;
     }

@@ -17,6 +17,10 @@ pub enum Kind {
     Aborted,
     /// Lines were lost here (`on_full = "drop_with_gap_record"`); `count` says how many.
     Gap,
+    /// A record of the store failed the integrity check and is not used (`record`, `reason`), or the store went back to an
+    /// earlier state (reason `store_went_back`). Of no request.
+    #[serde(rename = "integrity_failure")]
+    IntegrityFailure,
 }
 
 /// How the request came in.
@@ -128,6 +132,9 @@ pub struct Event {
     /// From first byte to last, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// Kind and id of the store's record that it is about (`integrity_failure`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
     /// How many lines are missing (`gap`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
@@ -167,6 +174,7 @@ impl Event {
             request_bytes: None,
             response_bytes: None,
             duration_ms: None,
+            record: None,
             count: None,
         }
     }

@@ -3,8 +3,8 @@
 use super::secret_input::Given;
 use super::{CliError, Context, SecretInput, output};
 use crate::app::Install;
-use crate::provider::{AuthKind, Definition, OAuth, TokenClientAuth};
-use crate::secret::{Digest, SealContext, Secret};
+use crate::provider::{AuthKind, Catalog, Definition, OAuth, TokenClientAuth};
+use crate::secret::{Digest, Keyring, SealContext, Sealed, Secret};
 use crate::store::{AppRecord, Store};
 use crate::types::{NamespaceName, Scope};
 use serde_json::{Value, json};
@@ -133,6 +133,22 @@ pub(super) async fn open(
         }
     };
     Ok(Some(OpenApp { client_id: record.client_id, client_secret }))
+}
+
+/// The client secret under the root key that seals now; `None` when there is none.
+///
+/// # Errors
+/// Why it does not open.
+pub(super) fn reseal(keyring: &Keyring, catalog: &Catalog, record: &AppRecord) -> Result<Option<Sealed>, String> {
+    let Some(sealed) = &record.secret else { return Ok(None) };
+    let definition = catalog.find(record.provider.as_str());
+    let oauth = definition.and_then(|definition| oauth_of(definition)).ok_or_else(|| {
+        format!("no provider file says where the app of {} belongs, which its secret is bound to", record.provider)
+    })?;
+    let digest = destination(oauth);
+    let context = seal_context(record, &digest);
+    let secret = keyring.open(&context, sealed).map_err(|error| error.to_string())?;
+    Ok(Some(keyring.seal(&context, &secret)))
 }
 
 /// Apps are shared by the namespaces of a tenant.

@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
-    explain, init, output, process, provider, register, run, store, token, up,
+    explain, init, key, output, process, provider, register, run, store, token, up,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -76,6 +76,9 @@ pub enum Command {
     /// The config file
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// The root key
+    #[command(subcommand)]
+    Key(key::KeyCommand),
 }
 
 /// Reads the command line, does what it says and gives the exit code.
@@ -143,6 +146,7 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Store(command) => command.execute(context).await,
         Command::Audit(command) => command.execute(context).await,
         Command::Config(command) => command.execute(context),
+        Command::Key(command) => command.execute(context).await,
     }
 }
 

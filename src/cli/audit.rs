@@ -144,6 +144,7 @@ pub(super) fn line(event: &Event) -> String {
         Kind::Denied => "denied",
         Kind::Aborted => "aborted",
         Kind::Gap => "gap",
+        Kind::IntegrityFailure => "integrity_failure",
     };
     if event.event == Kind::Gap {
         return format!("{}  gap      {} lines are missing", event.time, event.count.unwrap_or_default());

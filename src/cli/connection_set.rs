@@ -129,7 +129,7 @@ async fn write(
         };
         match install.store.update_credential(&record.id, &update, None).await {
             Ok(()) => return Ok(version),
-            Err(StoreError::Conflict { .. }) => {
+            Err(StoreError::Conflict { .. } | StoreError::OldKey) => {
                 record = install.store.find_connection(&context.scope, record.id.as_str()).await?;
             }
             Err(error) => return Err(error.into()),

@@ -134,7 +134,8 @@ fn io_code(error: &std::io::Error) -> u8 {
 fn store_code(error: &StoreError) -> u8 {
     match error {
         StoreError::NotFound { .. } => 3,
-        StoreError::Exists { .. } | StoreError::Conflict { .. } => 6,
+        StoreError::Exists { .. } | StoreError::Conflict { .. } | StoreError::OldKey => 6,
+        StoreError::Integrity { .. } => 8,
         _ => 1,
     }
 }
@@ -175,6 +176,7 @@ pub fn describe(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Reason;
 
     fn io(kind: std::io::ErrorKind) -> std::io::Error {
         std::io::Error::from(kind)
@@ -191,6 +193,11 @@ mod tests {
             ("damaged record", SealError::Integrity.into(), 1),
             ("usage", CliError::Usage("x".into()), 2),
             ("not found", CliError::NotFound("x".into()), 3),
+            (
+                "edited record",
+                StoreError::Integrity { kind: "token", name: "a".into(), reason: Reason::Edited }.into(),
+                8,
+            ),
             ("no such record", missing().into(), 3),
             ("no such record, deep", AppError::Store(missing()).into(), 3),
             ("no install", AppError::NotInitialised { home: "/x".into() }.into(), 3),

@@ -1,7 +1,7 @@
 //! What every command does first, while there is one thread: no other process may look into this one.
 
 use super::{Arguments, Context, output};
-use crate::config::{Loader, StoreConfig, hide_root_key};
+use crate::config::{Loader, StoreConfig, hide_root_keys};
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, getrlimit, prlimit, set_dumpable_behavior, setrlimit};
 use std::sync::OnceLock;
 
@@ -35,7 +35,7 @@ pub(super) fn restore_core_limit(child: Pid) {
     }
 }
 
-/// Takes the root key out of the environment, which starts the program anew; see [`hide_root_key`].
+/// Takes the root key out of the environment, which starts the program anew; see [`hide_root_keys`].
 pub(super) fn hide(arguments: &Arguments) {
     // What is wrong with flags or config is told by the command itself.
     let Ok(context) = Context::new(arguments.global.clone()) else { return };
@@ -45,7 +45,7 @@ pub(super) fn hide(arguments: &Arguments) {
     };
     // The program that is started anew is to find the limit as this one did.
     let _ = CORE_LIMIT.get().map(|limit| setrlimit(Resource::Core, limit.clone()));
-    let hidden = hide_root_key(&config.root_key);
+    let hidden = hide_root_keys(&config);
     no_core_files();
     if let Err(error) = hidden {
         output::warn(&format!("the root key could not be taken out of the environment: {error}"));

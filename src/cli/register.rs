@@ -189,7 +189,7 @@ async fn insert(
         let record = seal(context, install, new, existing.as_ref())?;
         match install.store.insert_connection(&record, replace).await {
             Ok(()) => return Ok(record),
-            Err(StoreError::Conflict { .. }) if tries < TRIES => {}
+            Err(StoreError::Conflict { .. } | StoreError::OldKey) if tries < TRIES => {}
             Err(error) => return Err(error.into()),
         }
     }

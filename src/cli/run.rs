@@ -118,10 +118,13 @@ fn new_run() -> RunId {
 
 /// Variables of this process that no agent may see.
 fn secret_variables(install: &Install) -> Vec<String> {
-    match &install.config.root_key {
-        RootKeySource::Env(name) => vec![name.clone(), ROOT_KEY_DESCRIPTOR.to_owned()],
-        _ => Vec::new(),
-    }
+    let sources = [Some(&install.config.root_key), install.config.next_root_key.as_ref()];
+    let name = |source: &RootKeySource| match source {
+        RootKeySource::Env(name) => Some(name.clone()),
+        _ => None,
+    };
+    let names = sources.into_iter().flatten().filter_map(name);
+    names.chain([ROOT_KEY_DESCRIPTOR.to_owned()]).collect()
 }
 
 /// Stand-ins for the keys that SDKs insist on, in the shape that they check; the proxy takes them off again. A variable

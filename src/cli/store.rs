@@ -1,10 +1,10 @@
 //! `nexus store`: copies of the store, and putting one back.
 
-use super::{CliError, Context, output};
+use super::{CliError, Context, Format, envelopes, output};
 use crate::admin::control_sockets;
 use crate::app::{self, AppError};
-use crate::store::{Restore, StoreError, StoreFile};
-use serde_json::json;
+use crate::store::{Failed, Record, Report, Restore, StoreError, StoreFile};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The store's file
@@ -26,6 +26,18 @@ pub enum StoreCommand {
         /// The backup
         file: PathBuf,
     },
+    /// Check every record against the manifest, and that it opens
+    #[command(
+        after_help = "Examples:\n  nexus store verify\n  nexus store verify -o json\n\nWhat is wrong is named, one record a line; exit 8. It was changed by something other than nexus: restore a\nbackup, or register the record anew. --accept takes the store as it is: whatever was edited, added, removed\nor rolled back is from then on what the store says. A credential whose record was edited still does not open."
+    )]
+    Verify {
+        /// Take the store as it is, after you have looked at what is wrong
+        #[arg(long)]
+        accept: bool,
+        /// With --accept: delete the records that cannot be read, too
+        #[arg(long, requires = "accept")]
+        remove_unreadable: bool,
+    },
 }
 
 impl StoreCommand {
@@ -33,6 +45,7 @@ impl StoreCommand {
         match self {
             Self::Backup { file } => backup(context, &file).await,
             Self::Restore { file } => restore(context, &file).await,
+            Self::Verify { accept, remove_unreadable } => verify(context, accept, remove_unreadable).await,
         }
     }
 }
@@ -64,7 +77,7 @@ async fn restore(context: &Context, file: &Path) -> Result<(), CliError> {
     refuse_running(context).await?;
     let prepared = Restore::prepare(&file, &path)?;
     // The copy is what is opened, and the person's file is what is spoken of.
-    let (store, _) = app::open_store(&context.home, &config, prepared.path())
+    let store = app::open_backup(&context.home, &config, prepared.path())
         .await
         .map_err(|error| named(error, prepared.path(), &file))?;
     let install_id = crate::store::Store::install_id(&*store).to_owned();
@@ -84,6 +97,71 @@ async fn restore(context: &Context, file: &Path) -> Result<(), CliError> {
         context.format,
         &json!({ "restored": path, "from": file, "install_id": install_id, "kept": kept }),
     )
+}
+
+const COLUMNS: [(&str, &str); 5] =
+    [("KIND", "kind"), ("ID", "id"), ("NAME", "name"), ("TENANT", "tenant"), ("PROBLEM", "reason")];
+
+async fn verify(context: &Context, accept: bool, remove_unreadable: bool) -> Result<(), CliError> {
+    let install = context.open_records().await?;
+    let catalog = context.catalog()?;
+    // Opened and sealed again in memory, which is thrown away.
+    let check = |record: &Record| envelopes::reseal(&install, &catalog, record).map(drop);
+    let report = install.store.verify(check).await?;
+    if !accept {
+        print_report(context, &report)?;
+        return if report.failed.is_empty() { Ok(()) } else { Err(CliError::Check(String::new())) };
+    }
+    let accepted = install.store.accept(remove_unreadable).await?;
+    context.notify().await;
+    let rows = |failed: &[Failed]| failed.iter().map(row).collect::<Vec<_>>();
+    if context.format == Format::Json {
+        return output::print_json(&json!({
+            "records": accepted.records,
+            "accepted": rows(&report.failed),
+            "unreadable": rows(&accepted.unreadable),
+            "removed": rows(&accepted.removed),
+        }));
+    }
+    for (failed, what) in
+        [(&report.failed, "accepted"), (&accepted.removed, "removed"), (&accepted.unreadable, "unreadable")]
+    {
+        for Failed { kind, id, tenant, reason, .. } in failed.iter() {
+            output::say(&output::printable(&format!("{what}: {kind} {id} of tenant {tenant}: {reason}")));
+        }
+    }
+    output::print_line(&format!("{} records are listed", accepted.records))
+}
+
+fn print_report(context: &Context, report: &Report) -> Result<(), CliError> {
+    let rows: Vec<Value> = report.failed.iter().map(row).collect();
+    if context.format == Format::Json {
+        let counts: serde_json::Map<String, Value> =
+            report.counts.iter().map(|(kind, count)| (kind.as_str().to_owned(), json!(count))).collect();
+        let ok = rows.is_empty();
+        return output::print_json(&json!({
+            "ok": ok, "generation": report.generation, "records": counts, "failed": rows,
+        }));
+    }
+    if rows.is_empty() {
+        let total: u64 = report.counts.values().sum();
+        return output::print_line(&format!("ok, {total} records"));
+    }
+    output::print_list(context.format, &COLUMNS, &rows)?;
+    output::say(
+        "restore a backup, or register what is named anew; nexus store verify --accept takes the store as it is",
+    );
+    Ok(())
+}
+
+fn row(failed: &Failed) -> Value {
+    json!({
+        "kind": failed.kind,
+        "id": failed.id,
+        "name": failed.name,
+        "tenant": failed.tenant,
+        "reason": failed.reason.to_string(),
+    })
 }
 
 /// A server has the old file open and would go on with it.

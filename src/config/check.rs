@@ -75,6 +75,13 @@ fn store(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Con
     }
     let key = section.section(document, "root_key");
     root_key(document, key, config);
+    let next = section.section(document, "next_root_key");
+    if next.is_present() {
+        let mut given = Config::default();
+        root_key(document, next, &mut given);
+        config.next_root_key = Some(given.root_key);
+        config.next_root_key_form = given.root_key_form;
+    }
     section.finish(document);
 }
 

@@ -7,7 +7,7 @@ use crate::connection::{Connection, RouteTable};
 use crate::identity::Directory;
 use crate::net::{Egress, EgressSettings};
 use crate::provider::{Catalog, FileProblem};
-use crate::store::{Changes, Store};
+use crate::store::{Changes, Failed, Seen, Store};
 use crate::types::ConnectionId;
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub routes: RouteTable,
     /// The store's generation.
     pub generation: i64,
+    /// What of the store is in it.
+    pub seen: Seen,
     /// +1 on every applied change of files.
     pub config_version: u64,
 }
@@ -82,8 +84,10 @@ pub struct Reloaded {
     pub deleted: Vec<ConnectionId>,
     /// The connections that were added, or of which something changed: credential, state, or whether they are enabled.
     pub changed: Vec<ConnectionId>,
-    /// Everything was read again: what was known of any connection may be wrong.
-    pub all: bool,
+    /// What fails the integrity check since this reload.
+    pub failed: Vec<Failed>,
+    /// The generation that was in force before, if the store went back to an earlier one.
+    pub went_back_from: Option<i64>,
 }
 
 /// What [`Loader::read_store`] found.
@@ -109,6 +113,8 @@ pub struct Loader {
     /// Held from reading the current snapshot to publishing its successor. Never while waiting for files: a revocation
     /// must not wait for them.
     publishing: Mutex<()>,
+    /// What failed the integrity check when all was loaded first.
+    failed_at_start: parking_lot::Mutex<Vec<Failed>>,
 }
 
 impl Loader {
@@ -162,7 +168,8 @@ impl Loader {
         let files = read_files(&sources.home, sources.file.as_deref(), None).await?;
         log_warnings(&files.config, &[]);
         let egress = build_egress(&sources, &files.config, None).await?;
-        let changes = sources.store.changes_since(0).await?;
+        let mut changes = sources.store.changes_since(&Seen::default()).await?;
+        let failed = std::mem::take(&mut changes.failed);
         let empty = Snapshot {
             config: Arc::new(files.config.clone()),
             catalog: Arc::clone(&files.catalog),
@@ -170,6 +177,7 @@ impl Loader {
             directory: Directory::default(),
             routes: RouteTable::default(),
             generation: 0,
+            seen: Seen::default(),
             config_version: 1,
         };
         let snapshot = with_changes(&empty, changes);
@@ -178,7 +186,14 @@ impl Loader {
             snapshot: ArcSwap::from_pointee(snapshot),
             files: Mutex::new(files),
             publishing: Mutex::new(()),
+            failed_at_start: parking_lot::Mutex::new(failed),
         })
+    }
+
+    /// What failed the integrity check when all was loaded first; given once.
+    #[must_use]
+    pub fn failed_at_start(&self) -> Vec<Failed> {
+        std::mem::take(&mut self.failed_at_start.lock())
     }
 
     /// The current snapshot.
@@ -194,26 +209,44 @@ impl Loader {
     pub async fn reload_store(&self) -> Result<Reloaded, ConfigError> {
         let _publishing = self.publishing.lock().await;
         let current = self.snapshot();
-        let changes = self.sources.store.changes_since(current.generation).await?;
-        let (mut deleted, mut changed, mut all_again) = (Vec::new(), Vec::new(), false);
-        let next = if changes.generation < current.generation {
+        let mut changes = self.sources.store.changes_since(&current.seen).await?;
+        let mut reloaded = Reloaded {
+            generation: changes.generation,
+            deleted: std::mem::take(&mut changes.deleted_connections),
+            changed: changes.connections.iter().map(|record| record.id.clone()).collect(),
+            failed: std::mem::take(&mut changes.failed),
+            went_back_from: None,
+        };
+        let is_same = changes.seen == current.seen && changes.locked == current.directory.locked;
+        let tells_nothing = changes.connections.is_empty()
+            && changes.tokens.is_empty()
+            && changes.deleted_tokens.is_empty()
+            && reloaded.deleted.is_empty()
+            && reloaded.failed.is_empty();
+        if is_same && tells_nothing {
+            return Ok(reloaded);
+        }
+        let next = if changes.went_back {
             // The store was restored from a backup: nothing that is in memory counts any more.
-            warn!(generation = changes.generation, "the store went back to an earlier state; reading all of it again");
-            let all = self.sources.store.changes_since(0).await?;
-            all_again = true;
+            reloaded.went_back_from = Some(current.generation);
+            warn!(
+                from = current.generation,
+                to = changes.generation,
+                "the store went back to an earlier state (from change {} to {}): a backup was restored, or somebody put an \
+                 old file in its place; reading all of it again",
+                current.generation,
+                changes.generation
+            );
+            let all = self.sources.store.changes_since(&Seen::default()).await?;
             let empty =
                 Snapshot { routes: RouteTable::default(), directory: Directory::default(), ..(*current).clone() };
             with_changes(&empty, all)
-        } else if changes.generation == current.generation {
-            return Ok(Reloaded { generation: current.generation, deleted, changed, all: false });
         } else {
-            deleted.clone_from(&changes.deleted_connections);
-            changed.extend(changes.connections.iter().map(|record| record.id.clone()));
-            with_changes(&current, changes)
+            with_changes(&current, Changes { deleted_connections: reloaded.deleted.clone(), ..changes })
         };
-        let generation = next.generation;
+        reloaded.generation = next.generation;
         self.snapshot.store(Arc::new(next));
-        Ok(Reloaded { generation, deleted, changed, all: all_again })
+        Ok(reloaded)
     }
 
     /// Reads config and provider files again and publishes them if they are valid and differ. Listener, admin, store
@@ -328,6 +361,7 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
         },
         routes: snapshot.routes.updated(connections, &deleted),
         generation: changes.generation,
+        seen: changes.seen,
         ..snapshot.clone()
     }
 }

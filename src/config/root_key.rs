@@ -6,7 +6,7 @@ use crate::secret::{KeyError, RootKey, Secret};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -82,6 +82,34 @@ pub fn read_root_key(config: &Config, home: &Path, install_id: &str) -> Result<R
         RootKeyForm::Key => RootKey::parse(&text, &origin)?,
         RootKeyForm::Passphrase => RootKey::from_passphrase(&text, install_id, &origin)?,
     })
+}
+
+/// Where the next key of a key file is made: the same name with `.next`.
+#[must_use]
+pub fn next_key_file(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".next");
+    PathBuf::from(name)
+}
+
+/// Reads the root key that a rotation goes to: `store.next_root_key`, else the file beside the present key's. `None` when
+/// there is neither.
+///
+/// # Errors
+/// See [`RootKeyError`].
+pub fn read_next_root_key(config: &Config, home: &Path, install_id: &str) -> Result<Option<RootKey>, RootKeyError> {
+    let (root_key, root_key_form) = match (&config.next_root_key, config.key_file()) {
+        (Some(source), _) => (source.clone(), config.next_root_key_form),
+        (None, Some(path)) => {
+            let next = next_key_file(&home.join(path));
+            match next.try_exists() {
+                Ok(false) => return Ok(None),
+                _ => (RootKeySource::File(next), RootKeyForm::Key),
+            }
+        }
+        (None, None) => return Ok(None),
+    };
+    read_root_key(&Config { root_key, root_key_form, ..config.clone() }, home, install_id).map(Some)
 }
 
 /// The variable's text; what is not UTF-8 is neither a key nor a passphrase and comes out empty, which is refused.

@@ -89,6 +89,10 @@ pub struct Config {
     pub root_key: RootKeySource,
     /// What the root key's source gives.
     pub root_key_form: RootKeyForm,
+    /// The root key that `nexus key rotate` goes to, when it is not a file beside the present one.
+    pub next_root_key: Option<RootKeySource>,
+    /// What that source gives.
+    pub next_root_key_form: RootKeyForm,
     /// Static DNS answers.
     pub dns_hosts: HashMap<Host, IpAddr>,
     /// Egress rules.
@@ -114,6 +118,8 @@ impl Default for Config {
             store: PathBuf::from("nexus.db"),
             root_key: RootKeySource::File(PathBuf::from("root.key")),
             root_key_form: RootKeyForm::Key,
+            next_root_key: None,
+            next_root_key_form: RootKeyForm::Key,
             dns_hosts: HashMap::new(),
             egress: Egress::default(),
             ca_files: Vec::new(),
@@ -125,12 +131,24 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The file that has the root key itself, if it is in one.
+    #[must_use]
+    pub fn key_file(&self) -> Option<&Path> {
+        match (&self.root_key, self.root_key_form) {
+            (RootKeySource::File(path), RootKeyForm::Key) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The same with every relative path taken relative to `home`.
     #[must_use]
     pub fn resolved(mut self, home: &Path) -> Self {
         let resolve = |path: &mut PathBuf| *path = home.join(&*path);
         resolve(&mut self.store);
         if let RootKeySource::File(path) = &mut self.root_key {
+            resolve(path);
+        }
+        if let Some(RootKeySource::File(path)) = &mut self.next_root_key {
             resolve(path);
         }
         self.ca_files.iter_mut().for_each(resolve);

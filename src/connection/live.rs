@@ -132,6 +132,25 @@ impl Connection {
         keyring.seal(&self.grant_context(version), &fields.encode())
     }
 
+    /// The same fields of `version` under the root key that seals now.
+    ///
+    /// # Errors
+    /// When what is sealed does not open.
+    pub fn reseal(
+        &self,
+        keyring: &Keyring,
+        version: u64,
+        access: &Sealed,
+        grant: Option<&Sealed>,
+    ) -> Result<(Sealed, Option<Sealed>), SealError> {
+        let again = |context: &SealContext<'_>, sealed: &Sealed| {
+            keyring.open(context, sealed).map(|fields| keyring.seal(context, &fields))
+        };
+        let access = again(&self.access_context(version), access)?;
+        let grant = grant.map(|grant| again(&self.grant_context(version), grant)).transpose()?;
+        Ok((access, grant))
+    }
+
     fn access_context(&self, version: u64) -> SealContext<'_> {
         self.context("access", version, &self.access_digest)
     }

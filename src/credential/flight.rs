@@ -250,8 +250,10 @@ impl Refresher {
         let connection = &flight.connection;
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(50);
+        let mut resealed = None;
         loop {
-            let error = match self.store.update_credential(&connection.id, update, fence).await {
+            let sealed = resealed.as_ref().unwrap_or(update);
+            let error = match self.store.update_credential(&connection.id, sealed, fence).await {
                 Ok(()) => {
                     flight.saved(update);
                     return Saved::Stored;
@@ -259,6 +261,16 @@ impl Refresher {
                 Err(error @ StoreError::NotFound { .. }) => {
                     flight.saved(update);
                     return Saved::Gone(error);
+                }
+                // The root key was rotated between sealing and storing; the keyring has the new one by now.
+                Err(error @ StoreError::OldKey) if resealed.is_none() => {
+                    match connection.reseal(&self.keyring, update.version, &update.access, update.grant.as_ref()) {
+                        Ok((access, grant)) => {
+                            resealed = Some(CredentialUpdate { access, grant, ..update.clone() });
+                            continue;
+                        }
+                        Err(_) => error,
+                    }
                 }
                 Err(error @ StoreError::Conflict { .. }) => {
                     match self.store.find_connection(&connection.scope, connection.id.as_str()).await {

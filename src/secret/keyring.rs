@@ -28,6 +28,8 @@ pub struct Keyring {
     install_id: String,
     /// The one that seals first.
     roots: ArcSwap<Vec<Arc<Root>>>,
+    /// The ids of all root keys that it ever had.
+    had: RwLock<Vec<KeyId>>,
 }
 
 /// What is derived from one root key.
@@ -67,13 +69,23 @@ impl Keyring {
     /// A keyring for the root key and the install's id (the HKDF salt).
     #[must_use]
     pub fn new(root: &RootKey, install_id: &str) -> Self {
-        let roots = ArcSwap::from_pointee(vec![Arc::new(Root::new(root, install_id))]);
-        Self { install_id: install_id.to_owned(), roots }
+        let root = Arc::new(Root::new(root, install_id));
+        let had = RwLock::new(vec![root.key_id]);
+        Self { install_id: install_id.to_owned(), roots: ArcSwap::from_pointee(vec![root]), had }
+    }
+
+    /// The install that the keys are for.
+    #[must_use]
+    pub fn install_id(&self) -> &str {
+        &self.install_id
     }
 
     /// Adds a root key that opens and does not seal; gives its id. One that is there already changes nothing.
     pub fn add(&self, root: &RootKey) -> KeyId {
         let root = Arc::new(Root::new(root, &self.install_id));
+        if !self.had(root.key_id) {
+            self.had.write().push(root.key_id);
+        }
         self.roots.rcu(|roots| {
             let known = roots.iter().any(|known| known.key_id == root.key_id);
             let added = (!known).then(|| Arc::clone(&root));
@@ -94,9 +106,24 @@ impl Keyring {
         self.key_id() == key_id
     }
 
-    /// Forgets every root key but the one that seals.
-    pub fn forget_others(&self) {
-        self.roots.rcu(|roots| vec![Arc::clone(&roots[0])]);
+    /// Forgets a root key, unless it is the one that seals.
+    pub fn forget(&self, key_id: KeyId) {
+        self.roots.rcu(|roots| {
+            let kept = |(at, root): &(usize, &Arc<Root>)| *at == 0 || root.key_id != key_id;
+            roots.iter().enumerate().filter(kept).map(|(_, root)| Arc::clone(root)).collect::<Vec<_>>()
+        });
+    }
+
+    /// The ids of its root keys; the one that seals comes first.
+    #[must_use]
+    pub fn key_ids(&self) -> Vec<KeyId> {
+        self.roots.load().iter().map(|root| root.key_id).collect()
+    }
+
+    /// Whether it has this root key, or had it before it was forgotten.
+    #[must_use]
+    pub fn had(&self, key_id: KeyId) -> bool {
+        self.had.read().contains(&key_id)
     }
 
     /// Whether the keyring has this root key.

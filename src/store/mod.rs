@@ -3,15 +3,17 @@
 //! Plain data behind one trait; secrets only as sealed envelopes and token digests. Not here: what a definition
 //! means (connection) and when a refresh happens (credential).
 
+mod manifest;
 mod owner;
 mod records;
 mod sqlite;
 
+pub use manifest::RecordKind;
 pub use records::{
-    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, TokenKind,
-    TokenRecord, TokenScope, Usage,
+    Accepted, AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, Failed, LeaseOutcome,
+    LeaseOwner, Reason, Record, Report, TokenKind, TokenRecord, TokenScope, Usage,
 };
-pub use sqlite::{Restore, SqliteStore, StoreFile};
+pub use sqlite::{Cursor, Resealed, Restore, Seen, SqliteStore, StoreFile};
 
 use crate::secret::TokenDigest;
 use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
@@ -61,19 +63,41 @@ pub enum StoreError {
         /// Newest known.
         known: i64,
     },
+    /// A record, or the manifest, is not what this program wrote last.
+    #[error("{kind} {name} fails the integrity check: {reason}; run: nexus store verify")]
+    Integrity {
+        /// `connection`, `token`, `app`, `tenant`, `agent`; `store` for the manifest itself.
+        kind: &'static str,
+        /// Its name or id.
+        name: String,
+        /// What is wrong.
+        reason: Reason,
+    },
+    /// The manifest is under a root key that this process does not have.
+    #[error("the store is sealed with root key {key_id}, which is not here; bring it back, or restart with it")]
+    KeyUnknown {
+        /// The root key's id.
+        key_id: String,
+    },
+    /// What is to be written is sealed with a root key that was rotated away meanwhile.
+    #[error("the root key was rotated while this was being sealed; try again")]
+    OldKey,
     /// The database failed: disk full, I/O error, locked too long.
     #[error("the store failed: {0}")]
     Database(#[from] sqlx::Error),
 }
 
 /// The durable store. Every write is committed before it returns. All `list` and `find` calls stay within the scope.
+///
+/// What does not fit the manifest is [`StoreError::Integrity`]; lists leave such records out and say so on the log.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The random id of this install, made with the store.
     fn install_id(&self) -> &str;
 
-    /// All changes after `generation` (0: everything), in one consistent read.
-    async fn changes_since(&self, generation: i64) -> Result<Changes, StoreError>;
+    /// All changes since what was seen (the default: everything), in one consistent read, each checked against the
+    /// manifest. What fails is told once, is no part of the changes, and counts as deleted if it was seen before.
+    async fn changes_since(&self, seen: &Seen) -> Result<Changes, StoreError>;
 
     /// Returns when another connection or process has committed something (`PRAGMA data_version`, every 250 ms).
     /// Cancel-safe. Errors are logged and waited out, never returned.

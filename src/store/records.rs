@@ -1,7 +1,9 @@
 //! The records as the store keeps them.
 
+use super::{RecordKind, Seen};
 use crate::secret::{Sealed, TokenDigest};
 use crate::types::{AgentName, ConnectionId, ConnectionName, ProviderId, RunId, Scope, TokenId, UnixSeconds};
+use std::collections::BTreeMap;
 
 /// Whether a connection's credential works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -149,7 +151,7 @@ pub struct AppRecord {
     pub updated_at: UnixSeconds,
 }
 
-/// What changed after a generation.
+/// What changed since a reader last looked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The store's generation now.
@@ -158,12 +160,119 @@ pub struct Changes {
     pub connections: Vec<ConnectionRecord>,
     /// Added or changed tokens.
     pub tokens: Vec<TokenRecord>,
-    /// Deleted connections.
+    /// Deleted connections, and those that are refused now.
     pub deleted_connections: Vec<ConnectionId>,
-    /// Deleted tokens.
+    /// Deleted tokens, and those that are refused now.
     pub deleted_tokens: Vec<TokenId>,
-    /// Whether all agents are locked out.
+    /// Whether all agents are locked out. Set without a key, so always told and no part of the generation.
     pub locked: bool,
+    /// What fails the integrity check and did not before.
+    pub failed: Vec<Failed>,
+    /// Whether the file is an earlier state of the store than the one that was seen.
+    pub went_back: bool,
+    /// What has been seen now.
+    pub seen: Seen,
+}
+
+/// Why a record is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The row does not fit its tag.
+    #[error("it was edited by something other than nexus")]
+    Edited,
+    /// Its bucket does not fit its MAC.
+    #[error("it, or a record that is listed with it, was removed, added or rolled back by something other than nexus")]
+    Bucket,
+    /// The manifest lists it, and its row is gone.
+    #[error("it was removed by something other than nexus")]
+    Removed,
+    /// The root does not fit.
+    #[error("the manifest's root does not fit: the counter or the manifest was edited or rolled back")]
+    Root,
+    /// The row is the one that was written, and makes no sense.
+    #[error("it cannot be read ({0})")]
+    Unreadable(String),
+    /// Its envelope does not open.
+    #[error("what is sealed in it does not open ({0})")]
+    Closed(String),
+}
+
+impl Reason {
+    /// A word for the audit record.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Edited => "record_edited",
+            Self::Bucket => "bucket_mismatch",
+            Self::Removed => "record_removed",
+            Self::Root => "root_mismatch",
+            Self::Unreadable(_) => "record_unreadable",
+            Self::Closed(_) => "envelope_closed",
+        }
+    }
+}
+
+/// A record that is refused. Its texts are as they are in the file, whoever wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// `connection`, `token`, `app`, `tenant`, `agent`; `bucket` for one whose records are all gone; `manifest`.
+    pub kind: &'static str,
+    /// Its id.
+    pub id: String,
+    /// Its name, or its agent's.
+    pub name: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)?;
+        if !self.name.is_empty() && self.name != self.id {
+            write!(f, " ({})", self.name)?;
+        }
+        if !self.tenant.is_empty() {
+            write!(f, " of tenant {}", self.tenant)?;
+        }
+        write!(f, " fails the integrity check: {}", self.reason)
+    }
+}
+
+/// A record of any kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A connection.
+    Connection(Box<ConnectionRecord>),
+    /// A token.
+    Token(Box<TokenRecord>),
+    /// An app registration.
+    App(Box<AppRecord>),
+    /// Another one, that has nothing sealed in it.
+    Other,
+}
+
+/// What a check of the whole store found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The store's generation.
+    pub generation: i64,
+    /// How many records of each kind there are, refused ones too.
+    pub counts: BTreeMap<RecordKind, u64>,
+    /// What is refused.
+    pub failed: Vec<Failed>,
+}
+
+/// What came of listing all records anew.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// How many records are listed.
+    pub records: u64,
+    /// Those of them that cannot be read and stay refused.
+    pub unreadable: Vec<Failed>,
+    /// Those that could not be read and were deleted.
+    pub removed: Vec<Failed>,
 }
 
 /// Who holds a refresh lease: enough to tell on the same host that the holder is dead.

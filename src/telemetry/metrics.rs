@@ -71,6 +71,7 @@ pub struct Metrics {
     resident: IntGauge,
     processor: Counter,
     descriptors: IntGauge,
+    integrity_failures: IntCounter,
 }
 
 impl Metrics {
@@ -134,6 +135,10 @@ impl Metrics {
                 Counter::new("process_cpu_seconds_total", "Processor time, in user and kernel mode.").expect(VALID),
             ),
             descriptors: new.int_gauge("process_open_fds", "Open file descriptors."),
+            integrity_failures: new.counter(
+                "nexus_store_integrity_failures",
+                "Records of the store that failed the integrity check and are not used.",
+            ),
             registry: new.0,
         }
     }
@@ -174,6 +179,11 @@ impl Metrics {
         }
         self.request_bytes.inc_by(request_bytes);
         self.response_bytes.inc_by(response_bytes);
+    }
+
+    /// Records that failed the integrity check (`nexus_store_integrity_failures`).
+    pub fn integrity_failed(&self, records: usize) {
+        self.integrity_failures.inc_by(records as u64);
     }
 
     /// A downstream connection opened (`nexus_connections_total`, `nexus_connections_active`).

@@ -137,7 +137,7 @@ fn scan(
                 Kind::End | Kind::Denied | Kind::Aborted => {
                     open.remove(head.request_id.as_ref());
                 }
-                Kind::Gap => {}
+                Kind::Gap | Kind::IntegrityFailure => {}
             }
         }
         offset += read as u64;

@@ -294,18 +294,77 @@ async fn a_damaged_definition_leaves_the_others_alone() {
     assert!(home.start().await.unwrap().snapshot().routes.get(&good.id).is_some());
 }
 
+/// The file as it is, its log folded in.
+async fn copy_of_the_file(home: &Home) -> Vec<u8> {
+    let store = open_again(home).await;
+    store.close().await;
+    let file = home.path("nexus.db");
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&pool).await.unwrap();
+    pool.close().await;
+    std::fs::read(file).unwrap()
+}
+
+async fn open_again(home: &Home) -> SqliteStore {
+    SqliteStore::open(&home.path("nexus.db"), &crate::secret::RootKey::from_bytes(&[1; 32])).await.unwrap()
+}
+
 #[tokio::test]
-async fn a_store_that_went_back_is_read_anew() {
+async fn a_store_that_went_back_is_read_anew_and_told() {
     let home = Home::new().await;
+    let (kept, late) =
+        (connection("one", definition("api.example.test")), connection("two", definition("b.example.test")));
+    home.store.insert_connection(&kept, false).await.unwrap();
+    let old = copy_of_the_file(&home).await;
+    let agent = token(vec![kept.id.clone()]);
+    home.store.insert_token(&agent).await.unwrap();
+    home.store.insert_connection(&late, false).await.unwrap();
     let loader = home.start().await.unwrap();
-    let record = connection("one", definition("api.example.test"));
-    home.store.insert_connection(&record, false).await.unwrap();
-    loader.reload_store().await.unwrap();
-    // As after a restore: the generation in memory is ahead of the store's.
-    let ahead = Snapshot { generation: i64::MAX, routes: RouteTable::default(), ..(*loader.snapshot()).clone() };
-    loader.snapshot.store(Arc::new(ahead));
-    loader.reload_store().await.unwrap();
-    assert!(loader.snapshot().routes.get(&record.id).is_some());
+    let before = loader.snapshot().generation;
+    home.store.close().await;
+    std::fs::write(home.path("nexus.db"), &old).unwrap();
+
+    let restored = Loader::start(home.directory.path().to_owned(), None, Arc::new(open_again(&home).await), Vec::new())
+        .await
+        .unwrap();
+    // As if the server had held the file open all the time.
+    restored.snapshot.store(loader.snapshot());
+    let reloaded = restored.reload_store().await.unwrap();
+    assert_eq!(reloaded.went_back_from, Some(before));
+    assert!(reloaded.failed.is_empty(), "{:?}", reloaded.failed);
+    let after = restored.snapshot();
+    assert_eq!(after.generation, reloaded.generation);
+    assert!(after.routes.get(&kept.id).is_some() && after.routes.get(&late.id).is_none());
+    assert!(after.directory.tokens.authenticate(&agent.digest, NOW).is_err());
+}
+
+#[tokio::test]
+async fn what_fails_the_integrity_check_is_not_loaded_and_told_once() {
+    let home = Home::new().await;
+    let (good, bad) =
+        (connection("good", definition("a.example.test")), connection("bad", definition("b.example.test")));
+    home.store.insert_connection(&good, false).await.unwrap();
+    home.store.insert_connection(&bad, false).await.unwrap();
+    let loader = home.start().await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", home.path("nexus.db").display())).await.unwrap();
+    let steered = bad.definition.replace("b.example.test", "evil.example.test");
+    sqlx::query("UPDATE connections SET definition = ? WHERE id = ?")
+        .bind(&steered)
+        .bind(bad.id.as_str())
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+    let again = home.start().await.unwrap();
+    assert!(again.snapshot().routes.get(&bad.id).is_none() && again.snapshot().routes.get(&good.id).is_some());
+    let failed = again.failed_at_start();
+    assert_eq!(failed.iter().map(|failed| failed.id.as_str()).collect::<Vec<_>>(), [bad.id.as_str()]);
+    assert!(again.failed_at_start().is_empty());
+    home.store.insert_token(&token(vec![])).await.unwrap();
+    assert!(again.reload_store().await.unwrap().failed.is_empty(), "told before");
+    // The running one has the record as it was written, and goes on with that.
+    assert!(loader.reload_store().await.unwrap().failed.is_empty());
+    assert_eq!(loader.snapshot().routes.get(&bad.id).unwrap().frozen.to_json(), bad.definition);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

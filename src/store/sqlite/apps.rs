@@ -1,24 +1,26 @@
 //! App registrations. They belong to the tenant; the namespace of a scope is not looked at.
 
 use super::rows::{self, stored_version};
-use super::{SqliteStore, next_generation};
-use crate::store::{AppRecord, StoreError};
+use super::{SqliteStore, readable};
+use crate::store::{AppRecord, RecordKind, StoreError};
 use crate::types::Scope;
 use sqlx::{query, query_scalar};
 
 impl SqliteStore {
     pub(super) async fn write_app(&self, record: &AppRecord) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
+        let mut change = self.change().await?;
+        change.touch(RecordKind::App, &app_id(&record.scope, record.provider.as_str())).await?;
+        change.refuse_old_key(record.secret.as_ref())?;
         let old: Option<i64> = query_scalar("SELECT version FROM apps WHERE tenant = ? AND provider = ?")
             .bind(record.scope.tenant.as_str())
             .bind(record.provider.as_str())
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(change.connection())
             .await?;
         // The secret is sealed for its version, so the caller has chosen it; here is where two callers meet.
         if stored_version(record.version) != old.unwrap_or(0) + 1 {
             return Err(StoreError::Conflict { kind: "app", name: record.provider.to_string() });
         }
-        let generation = next_generation(&mut transaction).await?;
+        let generation = change.generation();
         query(
             "INSERT OR REPLACE INTO apps (tenant, provider, client_id, secret_sealed, redirect_uri, version, \
              updated_at, generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -31,30 +33,35 @@ impl SqliteStore {
         .bind(stored_version(record.version))
         .bind(record.updated_at)
         .bind(generation)
-        .execute(&mut *transaction)
+        .execute(change.connection())
         .await?;
-        Ok(transaction.commit().await?)
+        change.commit().await
     }
 
     pub(super) async fn read_apps(&self, scope: &Scope) -> Result<Vec<AppRecord>, StoreError> {
-        let rows = query("SELECT * FROM apps WHERE tenant = ? ORDER BY provider")
+        let (mut transaction, key) = self.keyed().await?;
+        let rows = query("SELECT rowid, * FROM apps WHERE tenant = ? ORDER BY provider")
             .bind(scope.tenant.as_str())
-            .fetch_all(&self.readers)
+            .fetch_all(&mut *transaction)
             .await?;
-        Ok(rows.iter().map(rows::app).collect::<Result<_, _>>()?)
+        readable(RecordKind::App, &rows, key.as_ref(), rows::app)
     }
 
     pub(super) async fn remove_app(&self, scope: &Scope, provider: &str) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
+        let mut change = self.change().await?;
+        change.touch(RecordKind::App, &app_id(scope, provider)).await?;
         let deleted = query("DELETE FROM apps WHERE tenant = ? AND provider = ?")
             .bind(scope.tenant.as_str())
             .bind(provider)
-            .execute(&mut *transaction)
+            .execute(change.connection())
             .await?;
         if deleted.rows_affected() == 0 {
             return Err(StoreError::NotFound { kind: "app", name: provider.to_owned() });
         }
-        next_generation(&mut transaction).await?;
-        Ok(transaction.commit().await?)
+        change.commit().await
     }
+}
+
+fn app_id(scope: &Scope, provider: &str) -> String {
+    format!("{}/{provider}", scope.tenant)
 }

@@ -1,34 +1,37 @@
 //! Connections: records, credentials, state.
 
+use super::change::Change;
+use super::manifest::{Columns, listed};
 use super::rows::{self, state_text, stored_version};
-use super::{SqliteStore, next_generation};
-use crate::store::{ConnectionRecord, ConnectionState, CredentialUpdate, StoreError};
+use super::{SqliteStore, readable};
+use crate::store::{ConnectionRecord, ConnectionState, CredentialUpdate, Reason, RecordKind, StoreError};
 use crate::types::{ConnectionId, ConnectionName, Scope};
 use sqlx::query;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 impl SqliteStore {
     pub(super) async fn add_connection(&self, record: &ConnectionRecord) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        if named(&mut transaction, record).await?.is_some() {
+        let mut change = self.change().await?;
+        if named(change.connection(), record).await?.is_some() {
             return Err(exists(record));
         }
-        insert(&mut transaction, record).await?;
-        Ok(transaction.commit().await?)
+        insert(&mut change, record).await?;
+        change.commit().await
     }
 
     pub(super) async fn put_connection(&self, record: &ConnectionRecord) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        if let Some(row) = named(&mut transaction, record).await? {
+        let mut change = self.change().await?;
+        if let Some(row) = named(change.connection(), record).await? {
             let old = rows::connection(&row)?;
+            change.touch(RecordKind::Connection, old.id.as_str()).await?;
             // The envelopes are sealed for this id and version: with any other they would never open again.
             if record.id != old.id || record.version != old.version + 1 {
                 return Err(conflict(&record.id));
             }
-            forget(&mut transaction, &old.id).await?;
+            forget(change.connection(), &old.id).await?;
         }
-        insert(&mut transaction, record).await?;
-        Ok(transaction.commit().await?)
+        insert(&mut change, record).await?;
+        change.commit().await
     }
 
     pub(super) async fn read_connection(
@@ -36,17 +39,25 @@ impl SqliteStore {
         scope: &Scope,
         name_or_id: &str,
     ) -> Result<ConnectionRecord, StoreError> {
-        find(&mut *self.readers.acquire().await?, scope, name_or_id).await
+        let (mut transaction, key) = self.keyed().await?;
+        let row = find(&mut transaction, scope, name_or_id).await?;
+        let found = listed(RecordKind::Connection, &row, &Columns::of(&row), key.as_ref())?;
+        if key.is_none() || !found.fits() {
+            return Err(found.refuse(if key.is_none() { Reason::Root } else { Reason::Edited }));
+        }
+        Ok(rows::connection(&row)?)
     }
 
     pub(super) async fn read_connections(&self, scope: &Scope) -> Result<Vec<ConnectionRecord>, StoreError> {
-        let rows =
-            query("SELECT * FROM connections WHERE tenant = ? AND namespace = ? AND orphaned_at IS NULL ORDER BY name")
-                .bind(scope.tenant.as_str())
-                .bind(scope.namespace.as_str())
-                .fetch_all(&self.readers)
-                .await?;
-        Ok(rows.iter().map(rows::connection).collect::<Result<_, _>>()?)
+        let (mut transaction, key) = self.keyed().await?;
+        let rows = query(
+            "SELECT rowid, * FROM connections WHERE tenant = ? AND namespace = ? AND orphaned_at IS NULL ORDER BY name",
+        )
+        .bind(scope.tenant.as_str())
+        .bind(scope.namespace.as_str())
+        .fetch_all(&mut *transaction)
+        .await?;
+        readable(RecordKind::Connection, &rows, key.as_ref(), rows::connection)
     }
 
     pub(super) async fn write_credential(
@@ -55,20 +66,22 @@ impl SqliteStore {
         update: &CredentialUpdate,
         fence: Option<i64>,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        let old = by_id(&mut transaction, id).await?;
+        let mut change = self.change().await?;
+        let old = checked(&mut change, id).await?;
         if old.version.checked_add(1) != Some(update.version) {
             return Err(conflict(id));
         }
+        change.refuse_old_key(Some(&update.access))?;
+        change.refuse_old_key(update.grant.as_ref())?;
         // With the new version, attempts on the old one are moot, whoever makes them.
         let lease: Option<i64> = sqlx::query_scalar("DELETE FROM leases WHERE connection_id = ? RETURNING fence")
             .bind(id.as_str())
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(change.connection())
             .await?;
         if fence.is_some() && lease != fence {
             return Err(conflict(id));
         }
-        let generation = next_generation(&mut transaction).await?;
+        let generation = change.generation();
         query(
             "UPDATE connections SET version = ?, access_sealed = ?, grant_sealed = ?, access_issued_at = ?, \
              access_expires_at = ?, state = 'active', state_reason = NULL, updated_at = ?, generation = ? WHERE id = ?",
@@ -81,9 +94,9 @@ impl SqliteStore {
         .bind(update.now)
         .bind(generation)
         .bind(id.as_str())
-        .execute(&mut *transaction)
+        .execute(change.connection())
         .await?;
-        Ok(transaction.commit().await?)
+        change.commit().await
     }
 
     pub(super) async fn write_state(
@@ -93,23 +106,23 @@ impl SqliteStore {
         state: ConnectionState,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        let old = by_id(&mut transaction, id).await?;
+        let mut change = self.change().await?;
+        let old = checked(&mut change, id).await?;
         if old.version != version {
             return Err(conflict(id));
         }
         if old.state == state && old.state_reason.as_deref() == reason {
             return Ok(());
         }
-        let generation = next_generation(&mut transaction).await?;
+        let generation = change.generation();
         query("UPDATE connections SET state = ?, state_reason = ?, generation = ? WHERE id = ?")
             .bind(state_text(state))
             .bind(reason)
             .bind(generation)
             .bind(id.as_str())
-            .execute(&mut *transaction)
+            .execute(change.connection())
             .await?;
-        Ok(transaction.commit().await?)
+        change.commit().await
     }
 
     pub(super) async fn write_disabled(
@@ -118,19 +131,19 @@ impl SqliteStore {
         name_or_id: &str,
         disabled: bool,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        let old = find(&mut transaction, scope, name_or_id).await?;
+        let mut change = self.change().await?;
+        let old = found(&mut change, scope, name_or_id).await?;
         if old.disabled == disabled {
             return Ok(());
         }
-        let generation = next_generation(&mut transaction).await?;
+        let generation = change.generation();
         query("UPDATE connections SET disabled = ?, generation = ? WHERE id = ?")
             .bind(disabled)
             .bind(generation)
             .bind(old.id.as_str())
-            .execute(&mut *transaction)
+            .execute(change.connection())
             .await?;
-        Ok(transaction.commit().await?)
+        change.commit().await
     }
 
     pub(super) async fn remove_connection(
@@ -138,16 +151,10 @@ impl SqliteStore {
         scope: &Scope,
         name_or_id: &str,
     ) -> Result<ConnectionName, StoreError> {
-        let mut transaction = self.write().await?;
-        let old = find(&mut transaction, scope, name_or_id).await?;
-        forget(&mut transaction, &old.id).await?;
-        let generation = next_generation(&mut transaction).await?;
-        query("INSERT OR REPLACE INTO tombstones (kind, id, generation) VALUES ('connection', ?, ?)")
-            .bind(old.id.as_str())
-            .bind(generation)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
+        let mut change = self.change().await?;
+        let old = found(&mut change, scope, name_or_id).await?;
+        forget(change.connection(), &old.id).await?;
+        change.commit().await?;
         // The deletion is durable. The old bytes are still in the log and in the page that the log replaces: fold it in.
         // A reader may be in the way; then a later checkpoint does it.
         if let Err(error) = query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await {
@@ -168,13 +175,9 @@ async fn named(transaction: &mut SqliteConnection, record: &ConnectionRecord) ->
 }
 
 /// By id first: an id is nobody's to choose, so no name can stand in front of it.
-async fn find(
-    connection: &mut SqliteConnection,
-    scope: &Scope,
-    name_or_id: &str,
-) -> Result<ConnectionRecord, StoreError> {
+async fn find(connection: &mut SqliteConnection, scope: &Scope, name_or_id: &str) -> Result<SqliteRow, StoreError> {
     let row = query(
-        "SELECT * FROM connections WHERE tenant = ?1 AND namespace = ?2 AND orphaned_at IS NULL AND (id = ?3 OR name = ?3) \
+        "SELECT rowid, * FROM connections WHERE tenant = ?1 AND namespace = ?2 AND orphaned_at IS NULL AND (id = ?3 OR name = ?3) \
          ORDER BY id = ?3 DESC LIMIT 1",
     )
     .bind(scope.tenant.as_str())
@@ -182,8 +185,20 @@ async fn find(
     .bind(name_or_id)
     .fetch_optional(connection)
     .await?;
-    let row = row.ok_or_else(|| not_found(name_or_id))?;
+    row.ok_or_else(|| not_found(name_or_id))
+}
+
+/// The connection that is to be changed, checked.
+async fn found(change: &mut Change, scope: &Scope, name_or_id: &str) -> Result<ConnectionRecord, StoreError> {
+    let row = find(change.connection(), scope, name_or_id).await?;
+    change.touch(RecordKind::Connection, sqlx::Row::try_get(&row, "id")?).await?;
     Ok(rows::connection(&row)?)
+}
+
+/// The same by id.
+pub(super) async fn checked(change: &mut Change, id: &ConnectionId) -> Result<ConnectionRecord, StoreError> {
+    change.touch(RecordKind::Connection, id.as_str()).await?;
+    by_id(change.connection(), id).await
 }
 
 pub(super) async fn by_id(
@@ -194,8 +209,11 @@ pub(super) async fn by_id(
     Ok(rows::connection(&row.ok_or_else(|| not_found(id.as_str()))?)?)
 }
 
-async fn insert(transaction: &mut SqliteConnection, record: &ConnectionRecord) -> Result<(), StoreError> {
-    let generation = next_generation(transaction).await?;
+async fn insert(change: &mut Change, record: &ConnectionRecord) -> Result<(), StoreError> {
+    change.touch(RecordKind::Connection, record.id.as_str()).await?;
+    change.refuse_old_key(Some(&record.access))?;
+    change.refuse_old_key(record.grant.as_ref())?;
+    let generation = change.generation();
     let inserted = query(
         "INSERT INTO connections (id, tenant, namespace, name, provider, definition, version, access_sealed, \
          grant_sealed, access_issued_at, access_expires_at, state, state_reason, disabled, created_at, updated_at, \
@@ -219,16 +237,12 @@ async fn insert(transaction: &mut SqliteConnection, record: &ConnectionRecord) -
     .bind(record.updated_at)
     .bind(record.orphaned_at)
     .bind(generation)
-    .execute(&mut *transaction)
+    .execute(change.connection())
     .await;
     match inserted {
         Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Err(exists(record)),
         inserted => inserted?,
     };
-    query("DELETE FROM tombstones WHERE kind = 'connection' AND id = ?")
-        .bind(record.id.as_str())
-        .execute(transaction)
-        .await?;
     Ok(())
 }
 

@@ -2,8 +2,9 @@
 
 use super::SqliteStore;
 use super::connections::by_id;
+use super::manifest::{State, read_one};
 use super::rows::{self, stored_version};
-use crate::store::{LeaseOutcome, LeaseOwner, StoreError};
+use crate::store::{LeaseOutcome, LeaseOwner, Reason, RecordKind, StoreError};
 use crate::types::{ConnectionId, UnixSeconds};
 use sqlx::{Row, query, query_scalar};
 
@@ -17,7 +18,14 @@ impl SqliteStore {
         ttl_seconds: i64,
     ) -> Result<LeaseOutcome, StoreError> {
         let mut transaction = self.write().await?;
+        let state = State::read(&mut transaction).await?;
         let record = by_id(&mut transaction, id).await?;
+        if let Some(key) = state.key(&self.keyring)?
+            && let Some(row) = read_one(&mut transaction, &key, RecordKind::Connection, id.as_str()).await?
+            && !row.fits()
+        {
+            return Err(row.refuse(Reason::Edited));
+        }
         if record.version != version {
             return Ok(LeaseOutcome::Moved(Box::new(record)));
         }

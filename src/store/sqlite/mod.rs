@@ -3,32 +3,40 @@
 
 mod apps;
 mod backup;
+mod change;
 mod changes;
 mod connections;
 mod leases;
+mod manifest;
 mod open;
+mod reseal;
 mod rows;
 mod tokens;
 mod usage;
+mod verify;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+use super::manifest::ManifestKey;
 use super::{
-    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Store,
-    StoreError, TokenRecord, Usage,
+    AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, LeaseOutcome, LeaseOwner, Reason,
+    RecordKind, Store, StoreError, TokenRecord, Usage,
 };
 use crate::secret::{Keyring, TokenDigest};
 use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
-use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
-use sqlx::{Transaction, query_scalar};
+use manifest::{Columns, State, listed};
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqlitePool, SqliteRow};
 use std::path::PathBuf;
 use std::sync::Arc;
 use watch::Watch;
 
 pub use backup::Restore;
+pub use changes::Seen;
 pub use open::StoreFile;
+pub use reseal::{Cursor, Resealed};
 
 /// A store in one SQLite file.
 #[derive(Debug)]
@@ -56,16 +64,45 @@ impl SqliteStore {
         &self.keyring
     }
 
-    /// A transaction that holds the file's write lock from its start.
+    /// A transaction that holds the file's write lock from its start, for what is outside of the manifest. Records are
+    /// changed by [`SqliteStore::change`].
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
+
+    /// A reading transaction and the manifest's key, which is that of the rows that are read in it.
+    async fn keyed(&self) -> Result<(Transaction<'static, Sqlite>, Option<ManifestKey>), StoreError> {
+        let mut transaction = self.readers.begin().await?;
+        let key = State::read(&mut transaction).await?.key(&self.keyring)?;
+        Ok((transaction, key))
+    }
 }
 
-/// Steps the generation: part of every transaction that changes what [`Changes`] tells.
-async fn next_generation(transaction: &mut SqliteConnection) -> Result<i64, StoreError> {
-    let next = query_scalar("UPDATE meta SET generation = generation + 1 RETURNING generation");
-    Ok(next.fetch_one(transaction).await?)
+/// The records of rows. One that does not fit its tag or does not parse is left out, with a warning, so that it hides
+/// none of the others.
+fn readable<T>(
+    kind: RecordKind,
+    rows: &[SqliteRow],
+    key: Option<&ManifestKey>,
+    parse: impl Fn(&SqliteRow) -> Result<T, sqlx::Error>,
+) -> Result<Vec<T>, StoreError> {
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let columns = Columns::of(first);
+    let mut records = Vec::with_capacity(rows.len());
+    for row in rows {
+        let listed = listed(kind, row, &columns, key)?;
+        let reason = match parse(row) {
+            _ if key.is_none() => Reason::Root,
+            _ if !listed.fits() => Reason::Edited,
+            Err(error) => Reason::Unreadable(error.to_string()),
+            Ok(record) => {
+                records.push(record);
+                continue;
+            }
+        };
+        tracing::warn!("{}; it is left out; run: nexus store verify", listed.failed(reason));
+    }
+    Ok(records)
 }
 
 #[async_trait::async_trait]
@@ -74,8 +111,8 @@ impl Store for SqliteStore {
         &self.install_id
     }
 
-    async fn changes_since(&self, generation: i64) -> Result<Changes, StoreError> {
-        self.read_changes(generation).await
+    async fn changes_since(&self, seen: &Seen) -> Result<Changes, StoreError> {
+        self.read_changes(seen).await
     }
 
     async fn changed(&self) {

@@ -1,13 +1,17 @@
 //! Opening, making and checking the file.
 
+use super::manifest::{State, key_text, read_all};
+use super::verify::{examine, rebuild};
 use super::{SqliteStore, Watch};
-use crate::secret::{Keyring, RootKey, Sealed, random_bytes};
+use crate::secret::{KeyId, Keyring, RootKey, random_bytes};
 use crate::store::StoreError;
+use crate::store::manifest::ManifestKey;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection, query, query_as, query_scalar};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,6 +25,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 /// `nxus`, in the file's header: tells a store from any other SQLite file.
 const APPLICATION_ID: i64 = 0x6e78_7573;
 
+/// The migration that made the manifest.
+const MANIFEST_SCHEMA: i64 = 3;
+
 const HEADER: &[u8; 16] = b"SQLite format 3\0";
 
 /// A store's file: opened, of a known schema, and not yet unlocked.
@@ -28,13 +35,16 @@ const HEADER: &[u8; 16] = b"SQLite format 3\0";
 pub struct StoreFile {
     path: PathBuf,
     install_id: String,
+    /// The schema that was found, if it is behind.
+    behind: Option<i64>,
     writer: SqlitePool,
     pub(super) readers: SqlitePool,
     watch: Watch,
 }
 
 impl StoreFile {
-    /// Opens the store, makes it if absent (0600), and brings its schema up to date.
+    /// Opens the store and makes it if absent (0600). A schema that is behind is brought up to date by
+    /// [`StoreFile::unlock`], since that takes the key.
     ///
     /// # Errors
     /// When the file is not a store, damaged, or made by a newer version; the file is left as it was.
@@ -56,19 +66,11 @@ impl StoreFile {
         let pool = || SqlitePoolOptions::new().test_before_acquire(false);
         let writer = pool().max_connections(1).connect_lazy_with(writing.clone());
         let readers = pool().max_connections(4).connect_lazy_with(reading.clone());
-        if behind {
-            let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-            MIGRATIONS
-                .run_direct(None, &mut *transaction, false)
-                .await
-                .map_err(|error| unusable(&path, &error.to_string()))?;
-            transaction.commit().await?;
-        }
         let install_id = query_scalar("SELECT install_id FROM meta").fetch_optional(&mut connection).await?;
         let install_id =
             install_id.ok_or_else(|| unusable(&path, "it is damaged (no install id); restore a backup"))?;
         let watch = Watch::start(reading, connection).await?;
-        Ok(Self { path, install_id, writer, readers, watch })
+        Ok(Self { path, install_id, behind, writer, readers, watch })
     }
 
     /// The random id of this install, made with the store.
@@ -77,25 +79,92 @@ impl StoreFile {
         &self.install_id
     }
 
-    /// One sealed value for each root key that envelopes name, by which a wrong root key shows.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub async fn sealed_by_key(&self) -> Result<Vec<Sealed>, StoreError> {
-        // The key id is the four bytes behind the first one; SQLite counts from 1.
-        let envelopes = "SELECT min(sealed) FROM (SELECT access_sealed AS sealed FROM connections UNION ALL \
-                         SELECT secret_sealed FROM apps WHERE secret_sealed IS NOT NULL) GROUP BY substr(sealed, 2, 4)";
-        let found: Vec<Vec<u8>> = query_scalar(envelopes).fetch_all(&self.readers).await?;
-        Ok(found.iter().map(|bytes| Sealed::from_bytes(bytes)).collect())
+    /// Whether the store is from before the manifest, so that unlocking it takes its records as they are.
+    #[must_use]
+    pub fn is_before_manifest(&self) -> bool {
+        self.behind.is_some_and(|schema| schema < MANIFEST_SCHEMA)
     }
 
-    /// The store, with the keys of this install.
+    /// The store, with the keys of this install: its schema is brought up to date, and a manifest made if it had none
+    /// yet, in one transaction. A manifest that does not fit is told on the log, and its records are refused.
     ///
     /// # Errors
-    /// When the file fails.
+    /// [`StoreError::KeyUnknown`] when the store is under another root key; the file is left as it was. When the file
+    /// fails.
     pub async fn unlock(self, keyring: Arc<Keyring>) -> Result<SqliteStore, StoreError> {
-        let Self { path, install_id, writer, readers, watch } = self;
+        if let Some(schema) = self.behind {
+            self.upgrade(&keyring, schema).await?;
+        } else {
+            let state = State::read(&mut *self.readers.acquire().await?).await?;
+            state.key(&keyring)?;
+            if !state.is_made() {
+                self.make_manifest(&keyring).await?;
+            }
+        }
+        let state = State::read(&mut *self.readers.acquire().await?).await?;
+        let key = state.key(&keyring)?;
+        if state.verified(key.as_ref(), &self.install_id).is_none() {
+            tracing::error!(
+                store = %self.path.display(),
+                "the manifest of {} does not fit: its counter or its list was edited or rolled back; its records are \
+                 not used; run: nexus store verify",
+                self.path.display()
+            );
+        }
+        if let Some(key) = key {
+            keyring.seal_with_root(key.id);
+        }
+        // What was written above is no news to whoever opens the store.
+        self.watch.catch_up().await?;
+        let Self { path, install_id, behind: _, writer, readers, watch } = self;
         Ok(SqliteStore { path, install_id, keyring, writer, readers, watch })
+    }
+
+    /// Brings the schema up to date. The records are taken over with their places in the manifest; those that do not fit
+    /// stay refused.
+    async fn upgrade(&self, keyring: &Keyring, schema: i64) -> Result<(), StoreError> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut refused = HashSet::new();
+        let mut key = None;
+        if schema >= MANIFEST_SCHEMA {
+            let state = State::read(&mut transaction).await?;
+            key = state.key(keyring)?;
+            let found = examine(&mut transaction, &state, key.as_ref(), &self.install_id).await?;
+            refused.extend(found.rows.into_iter().filter_map(|(row, reason)| reason.map(|_| (row.kind, row.id))));
+        } else if let Some(unknown) = foreign_key(&mut transaction, keyring).await? {
+            return Err(unknown);
+        }
+        MIGRATIONS
+            .run_direct(None, &mut *transaction, false)
+            .await
+            .map_err(|error| unusable(&self.path, &error.to_string()))?;
+        // Of a manifest that lost its key id nothing can be taken over.
+        if schema < MANIFEST_SCHEMA || key.is_some() {
+            let key = key.unwrap_or_else(|| sealing_key(keyring));
+            let records = rebuild(&mut transaction, &key, &self.install_id, &refused).await?;
+            if schema < MANIFEST_SCHEMA && records > 0 {
+                tracing::warn!(
+                    store = %self.path.display(),
+                    records,
+                    "{} is from before the manifest: its {records} records are taken as they are, and changes behind \
+                     nexus' back show from now on",
+                    self.path.display()
+                );
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Makes the manifest of a new store. One that has records and no manifest has lost it, and gets none this way.
+    async fn make_manifest(&self, keyring: &Keyring) -> Result<(), StoreError> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        // Another process may have been first.
+        let state = State::read(&mut transaction).await?;
+        if !state.is_made() && state.generation == 0 && read_all(&mut transaction, None).await?.is_empty() {
+            rebuild(&mut transaction, &sealing_key(keyring), &self.install_id, &HashSet::new()).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
     }
 
     /// Closes the file's connections.
@@ -122,6 +191,22 @@ impl SqliteStore {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn sealing_key(keyring: &Keyring) -> ManifestKey {
+    ManifestKey::new(keyring, keyring.key_id()).expect("a keyring has the key that it seals with")
+}
+
+/// Why the envelopes of a store from before the manifest are under none of these root keys, if there are any. A record
+/// that is damaged is told where it is used.
+async fn foreign_key(connection: &mut SqliteConnection, keyring: &Keyring) -> Result<Option<StoreError>, StoreError> {
+    // The key id is the four bytes behind the first one; SQLite counts from 1.
+    let ids = "SELECT DISTINCT substr(sealed, 2, 4) FROM (SELECT access_sealed AS sealed FROM connections UNION ALL \
+               SELECT secret_sealed FROM apps WHERE secret_sealed IS NOT NULL)";
+    let ids: Vec<Vec<u8>> = query_scalar(ids).fetch_all(connection).await?;
+    let ids: Vec<KeyId> = ids.into_iter().filter_map(|id| id.try_into().ok()).collect();
+    let is_foreign = !ids.is_empty() && !ids.iter().any(|id| keyring.has(*id));
+    Ok(is_foreign.then(|| StoreError::KeyUnknown { key_id: key_text(ids[0]) }))
 }
 
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
@@ -206,8 +291,8 @@ pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the schema is behind. Everything here only reads, in one transaction.
-pub(super) async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+/// The schema, if it is behind. Everything here only reads, in one transaction.
+pub(super) async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
     let explain = |error| explain(path, error);
     let application: i64 = query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await.map_err(explain)?;
     if application != APPLICATION_ID {
@@ -233,7 +318,7 @@ pub(super) async fn check(path: &Path, connection: &mut SqliteConnection) -> Res
     if report != "ok" {
         return Err(unusable(path, &format!("it is damaged ({}); restore a backup", report.replace('\n', " "))));
     }
-    Ok(found < known)
+    Ok((found < known).then_some(found))
 }
 
 /// SQLite reads the end of a cut last page as zeroes, which may go unnoticed.

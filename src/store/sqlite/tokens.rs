@@ -1,19 +1,21 @@
 //! Agent tokens: digests and grants.
 
-use super::{SqliteStore, next_generation, rows};
+use super::change::Change;
+use super::{SqliteStore, readable, rows};
 use crate::secret::TokenDigest;
-use crate::store::{StoreError, TokenRecord};
+use crate::store::{RecordKind, StoreError, TokenRecord};
 use crate::types::{Scope, TokenId, UnixSeconds};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{query, query_scalar};
 
 impl SqliteStore {
     pub(super) async fn add_token(&self, record: &TokenRecord) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
+        let mut change = self.change().await?;
+        change.touch(RecordKind::Token, record.id.as_str()).await?;
         for digest in [Some(record.digest), record.previous.map(|(digest, _)| digest)].into_iter().flatten() {
-            refuse_known(&mut transaction, &record.id, digest).await?;
+            refuse_known(change.connection(), &record.id, digest).await?;
         }
-        let generation = next_generation(&mut transaction).await?;
+        let generation = change.generation();
         let list = |json: Result<String, serde_json::Error>| json.expect("lists of texts have a JSON form");
         let inserted = query(
             "INSERT INTO tokens (id, tenant, namespace, agent, run, digest, previous_digest, previous_valid_until, \
@@ -40,22 +42,23 @@ impl SqliteStore {
         .bind(record.expires_at)
         .bind(record.revoked_at)
         .bind(generation)
-        .execute(&mut *transaction)
+        .execute(change.connection())
         .await;
         match inserted {
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Err(exists(&record.id)),
             inserted => inserted?,
         };
-        Ok(transaction.commit().await?)
+        change.commit().await
     }
 
     pub(super) async fn read_tokens(&self, scope: &Scope) -> Result<Vec<TokenRecord>, StoreError> {
-        let rows = query("SELECT * FROM tokens WHERE tenant = ? AND namespace = ? ORDER BY created_at, id")
+        let (mut transaction, key) = self.keyed().await?;
+        let rows = query("SELECT rowid, * FROM tokens WHERE tenant = ? AND namespace = ? ORDER BY created_at, id")
             .bind(scope.tenant.as_str())
             .bind(scope.namespace.as_str())
-            .fetch_all(&self.readers)
+            .fetch_all(&mut *transaction)
             .await?;
-        Ok(rows.iter().map(rows::token).collect::<Result<_, _>>()?)
+        readable(RecordKind::Token, &rows, key.as_ref(), rows::token)
     }
 
     pub(super) async fn write_revocation(
@@ -64,20 +67,18 @@ impl SqliteStore {
         id: &TokenId,
         now: UnixSeconds,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        let row = find(&mut transaction, scope, id).await?;
-        // Only this column is looked at, so that a token with a damaged row can be revoked too.
-        if sqlx::Row::try_get::<Option<i64>, _>(&row, "revoked_at")?.is_some() {
+        let mut change = self.change().await?;
+        if find(&mut change, scope, id).await?.revoked_at.is_some() {
             return Ok(());
         }
-        let generation = next_generation(&mut transaction).await?;
+        let generation = change.generation();
         query("UPDATE tokens SET revoked_at = ?, generation = ? WHERE id = ?")
             .bind(now)
             .bind(generation)
             .bind(id.as_str())
-            .execute(&mut *transaction)
+            .execute(change.connection())
             .await?;
-        Ok(transaction.commit().await?)
+        change.commit().await
     }
 
     pub(super) async fn write_rotation(
@@ -88,14 +89,14 @@ impl SqliteStore {
         old_valid_until: UnixSeconds,
         expires_at: Option<UnixSeconds>,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        let old = rows::token(&find(&mut transaction, scope, id).await?)?;
+        let mut change = self.change().await?;
+        let old = find(&mut change, scope, id).await?;
         if old.revoked_at.is_some() {
             // A new value would never work.
             return Err(not_found(id));
         }
-        refuse_known(&mut transaction, id, digest).await?;
-        let generation = next_generation(&mut transaction).await?;
+        refuse_known(change.connection(), id, digest).await?;
+        let generation = change.generation();
         query(
             "UPDATE tokens SET previous_digest = digest, previous_valid_until = ?, digest = ?, expires_at = ?, \
              generation = ? WHERE id = ?",
@@ -105,20 +106,23 @@ impl SqliteStore {
         .bind(expires_at)
         .bind(generation)
         .bind(id.as_str())
-        .execute(&mut *transaction)
+        .execute(change.connection())
         .await?;
-        Ok(transaction.commit().await?)
+        change.commit().await
     }
 }
 
-async fn find(transaction: &mut SqliteConnection, scope: &Scope, id: &TokenId) -> Result<SqliteRow, StoreError> {
+/// The token that is to be changed, checked.
+async fn find(change: &mut Change, scope: &Scope, id: &TokenId) -> Result<TokenRecord, StoreError> {
     let row = query("SELECT * FROM tokens WHERE tenant = ? AND namespace = ? AND id = ?")
         .bind(scope.tenant.as_str())
         .bind(scope.namespace.as_str())
         .bind(id.as_str())
-        .fetch_optional(transaction)
+        .fetch_optional(change.connection())
         .await?;
-    row.ok_or_else(|| not_found(id))
+    let row = row.ok_or_else(|| not_found(id))?;
+    change.touch(RecordKind::Token, id.as_str()).await?;
+    Ok(rows::token(&row)?)
 }
 
 /// A digest is of one token, be it the value now or the one before.

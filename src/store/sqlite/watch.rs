@@ -31,6 +31,11 @@ impl Watch {
         Ok(Self { options, state: Mutex::new(State { connection: Some(connection), seen }) })
     }
 
+    /// Takes what was committed until now as seen.
+    pub(super) async fn catch_up(&self) -> Result<(), sqlx::Error> {
+        self.state.lock().await.poll(&self.options).await.map(|_| ())
+    }
+
     pub(super) async fn changed(&self) {
         let mut failing = false;
         loop {

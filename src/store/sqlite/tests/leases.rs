@@ -24,7 +24,7 @@ async fn a_lease_is_held_by_one_until_it_is_returned() {
     let (_directory, store) = store().await;
     let record = connection("work");
     store.insert_connection(&record, false).await.unwrap();
-    let generation = store.changes_since(0).await.unwrap().generation;
+    let generation = store.changes_since(&Seen::default()).await.unwrap().generation;
     let (me, other) = (LeaseOwner::current(), stranger());
     let acquire = |owner, now| store.acquire_refresh_lease(&record.id, 1, owner, now, 45);
     let (fence, interrupted) = acquired(&acquire(&other, NOW).await.unwrap());
@@ -39,7 +39,7 @@ async fn a_lease_is_held_by_one_until_it_is_returned() {
     let (next, interrupted) = acquired(&acquire(&me, NOW).await.unwrap());
     assert!(next > fence);
     assert!(!interrupted, "the first holder had its answer");
-    assert_eq!(store.changes_since(0).await.unwrap().generation, generation, "leases are no change");
+    assert_eq!(store.changes_since(&Seen::default()).await.unwrap().generation, generation, "leases are no change");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod crash;
 mod file;
 mod leases;
 mod records;
+mod tampering;
 
 use super::*;
 use crate::secret::{RootKey, Sealed};
@@ -91,6 +92,9 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> &'static str {
         StoreError::Conflict { .. } => "conflict",
         StoreError::Unusable { .. } => "unusable",
         StoreError::Newer { .. } => "newer",
+        StoreError::Integrity { .. } => "integrity",
+        StoreError::KeyUnknown { .. } => "key unknown",
+        StoreError::OldKey => "old key",
         StoreError::Database(error) => panic!("{error}"),
     }
 }
