@@ -8,7 +8,8 @@ mod lockdown;
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
 use crate::config::{
-    Config, ConfigError, Loader, RootKeyError, RootKeySource, Sources, read_next_root_key, read_root_key, watch_files,
+    Config, ConfigError, Loader, RootKeyError, RootKeyForm, RootKeySource, Sources, read_next_root_key,
+    read_root_key, watch_files,
 };
 use crate::credential::Credentials;
 use crate::identity::Verifier;
@@ -129,6 +130,12 @@ pub enum AppError {
         /// The store.
         store: PathBuf,
     },
+    /// No passphrase is made up.
+    #[error("{path} does not exist; write a passphrase of 12 characters or more to it, mode 0600")]
+    PassphraseMissing {
+        /// Where the passphrase should be.
+        path: PathBuf,
+    },
     /// The store was sealed with another key.
     #[error("the root key is not the one that {store} was sealed with; bring that one back")]
     WrongKey {
@@ -201,7 +208,11 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
             // A new key would open nothing of the store, and what it seals would be lost with the old one's return.
             return Err(AppError::KeyMissing { key: path, store: store_path });
         }
-        RootKey::load_or_create(&path)?;
+        if config.root_key_form == RootKeyForm::Key {
+            RootKey::load_or_create(&path)?;
+        } else if is_new {
+            return Err(AppError::PassphraseMissing { path });
+        }
         if is_new {
             made.push(format!("root key {}", path.display()));
         }
@@ -211,7 +222,7 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
     }
     if !store_path.exists() {
         let file = StoreFile::open(&store_path).await?;
-        match read_root_key(config, &home.path) {
+        match read_root_key(config, &home.path, file.install_id()) {
             // The manifest of a new store is made with its key.
             Ok(root) => {
                 let keyring = Arc::new(Keyring::new(&root, file.install_id()));
@@ -249,9 +260,28 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
     if file.is_before_manifest() && counter.highest().is_some() {
         return Err(AppError::ManifestLost { store: path, counter: counter.path().to_owned() });
     }
-    let root = read_root_key(&config, &home.path)?;
+    let (store, keyring) = unlock(home, &config, file, &path).await?;
+    Ok(Install { home: home.clone(), config, store, keyring })
+}
+
+/// Opens another store that has this install's root key, such as a backup.
+///
+/// # Errors
+/// See [`AppError`].
+pub async fn open_backup(home: &Home, config: &Config, path: &Path) -> Result<Arc<SqliteStore>, AppError> {
+    let file = StoreFile::open(path).await?;
+    Ok(unlock(home, config, file, path).await?.0)
+}
+
+async fn unlock(
+    home: &Home,
+    config: &Config,
+    file: StoreFile,
+    path: &Path,
+) -> Result<(Arc<SqliteStore>, Arc<Keyring>), AppError> {
+    let root = read_root_key(config, &home.path, file.install_id())?;
     let keyring = Arc::new(Keyring::new(&root, file.install_id()));
-    match read_next_root_key(&config, &home.path) {
+    match read_next_root_key(config, &home.path, file.install_id()) {
         Ok(next) => {
             next.map(|next| keyring.add(&next));
         }
@@ -259,10 +289,10 @@ pub async fn open(home: &Home, config: Config) -> Result<Install, AppError> {
         Err(error) => tracing::warn!("the next root key cannot be read: {error}"),
     }
     let store = match file.unlock(Arc::clone(&keyring)).await {
-        Err(StoreError::KeyUnknown { .. }) => return Err(AppError::WrongKey { store: path }),
+        Err(StoreError::KeyUnknown { .. }) => return Err(AppError::WrongKey { store: path.to_owned() }),
         unlocked => Arc::new(unlocked?),
     };
-    Ok(Install { home: home.clone(), config, store, keyring })
+    Ok((store, keyring))
 }
 
 /// What a server is started with.

@@ -6,15 +6,13 @@ use super::lockdown;
 use crate::config::{ConfigError, Reloaded};
 use crate::proxy::Plane;
 use crate::proxy::plane::Applying;
-use crate::store::{SqliteStore, Store, StoreError};
-use crate::types::RequestId;
+use crate::store::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Applies the store's changes to a running server, whoever made them.
 pub(super) struct StoreChanges {
     pub(super) plane: Arc<Plane>,
-    pub(super) store: Arc<SqliteStore>,
     pub(super) keys: Arc<Keys>,
 }
 
@@ -32,7 +30,7 @@ impl StoreChanges {
             }
             reloaded => reloaded?,
         };
-        let Reloaded { generation, deleted, failed, went_back_from } = reloaded;
+        let Reloaded { generation, deleted, changed, failed, went_back_from } = reloaded;
         integrity::report(&self.plane, &failed);
         if let Some(from) = went_back_from {
             integrity::went_back(&self.plane, from, generation);
@@ -40,36 +38,14 @@ impl StoreChanges {
         for connection in &deleted {
             self.plane.credentials.forget(connection);
         }
+        if went_back_from.is_some() {
+            self.plane.pool.forget_all();
+        } else if !deleted.is_empty() || !changed.is_empty() {
+            self.plane.pool.forget(&[deleted, changed].concat());
+        }
         lockdown::heed(&self.plane, false);
         self.plane.judge();
         Ok(generation)
-    }
-
-    /// Takes over whether the install is locked down. Nothing in here keeps a caller waiting.
-    pub(super) fn heed_lockdown(&self, at_start: bool) {
-        let locked = self.plane.loader.snapshot().directory.locked;
-        if self.plane.credentials.set_locked(locked) == locked {
-            return;
-        }
-        if locked {
-            tracing::warn!("locked down: every agent is refused; nexus lockdown --lift ends it");
-        } else {
-            tracing::warn!("the lockdown was lifted; agents need new tokens");
-        }
-        if !at_start {
-            let kind = if locked { Kind::Lockdown } else { Kind::LockdownLifted };
-            self.plane.spool.finish(Event::new(kind, RequestId::generate()));
-        }
-        if locked {
-            let (store, now) = (Arc::clone(&self.store), self.plane.clock.now());
-            self.plane.tasks.spawn(async move {
-                match store.revoke_all_tokens(now).await {
-                    Ok(revoked) => tracing::warn!(revoked, "revoked all tokens"),
-                    // They are refused all the same, and lifting the lockdown revokes them first.
-                    Err(error) => tracing::error!("tokens could not be marked as revoked: {error}"),
-                }
-            });
-        }
     }
 
     /// [`StoreChanges::apply`] for commands: a rotation tells its key this way, and waits for the answer.
@@ -81,7 +57,7 @@ impl StoreChanges {
     /// Applies what other processes and this one commit.
     pub(super) async fn follow(self: Arc<Self>) {
         loop {
-            self.store.changed().await;
+            self.plane.store.changed().await;
             if let Err(error) = self.apply().await {
                 tracing::error!("the store's changes could not be applied: {error}");
                 tokio::time::sleep(Duration::from_secs(1)).await;

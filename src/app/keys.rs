@@ -69,6 +69,7 @@ impl Keys {
 
     async fn read_into(&self, read: &mut Option<Sources>) -> Result<(), RootKeyError> {
         let (home, config_file, known) = (self.home.path.clone(), self.config_file.clone(), read.clone());
+        let keyring = Arc::clone(&self.keyring);
         let reading = tokio::task::spawn_blocking(move || {
             // The file as it is now: the next key may have been named after this server started. One that is being
             // edited says nothing about keys.
@@ -83,7 +84,8 @@ impl Keys {
             if known.as_ref() == Some(&sources) {
                 return Ok(None);
             }
-            let keys = (read_root_key(&config, &home)?, read_next_root_key(&config, &home)?);
+            let install_id = keyring.install_id();
+            let keys = (read_root_key(&config, &home, install_id)?, read_next_root_key(&config, &home, install_id)?);
             Ok(Some((keys, sources)))
         });
         let Some(((current, next), sources)) = reading.await.expect("reading keys does not panic")? else {

@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
-    explain, init, key, lockdown, output, provider, register, run, tenant, token, up,
+    explain, init, key, lockdown, output, process, provider, register, run, store, tenant, token, up,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -69,6 +69,9 @@ pub enum Command {
     Explain(explain::Explain),
     /// Check the install and say how to mend it
     Doctor(doctor::Doctor),
+    /// The store's file
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// The audit record
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -89,6 +92,7 @@ pub enum Command {
 /// Reads the command line, does what it says and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    process::protect();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -98,6 +102,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    process::hide(&arguments);
     crate::telemetry::init_logging(match arguments.command {
         Command::Up(_) => "info",
         // The child owns the terminal.
@@ -147,6 +152,7 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Provider(command) => command.execute(context),
         Command::Explain(command) => command.execute(context).await,
         Command::Doctor(command) => command.execute(context).await,
+        Command::Store(command) => command.execute(context).await,
         Command::Audit(command) => command.execute(context).await,
         Command::Config(command) => command.execute(context),
         Command::Tenant(command) => command.execute(context).await,

@@ -48,6 +48,9 @@ pub(super) async fn run(job: &Job<'_>) -> Result<u8, CliError> {
         }
     };
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        super::process::restore_core_limit(pid);
+    }
     let forward = |signal: Signal| {
         if let Some(pid) = pid {
             // A child that has just ended is no error.

@@ -111,7 +111,14 @@ impl Context {
     /// [`Context::open`] for commands that need the store and nothing else of the config: one that has problems is a
     /// warning, so that it keeps nobody from revoking a token.
     pub(super) async fn open_records(&self) -> Result<Install, CliError> {
-        let config = match Loader::read_store(&self.home.path, self.config_file.as_deref())? {
+        let install = app::open(&self.home, self.store_config()?).await?;
+        warn_when_locked(&install).await?;
+        Ok(install)
+    }
+
+    /// The config as far as the store needs it.
+    pub(super) fn store_config(&self) -> Result<Config, CliError> {
+        Ok(match Loader::read_store(&self.home.path, self.config_file.as_deref())? {
             StoreConfig::Valid(config) => config,
             StoreConfig::StoreOnly { config, problems } => {
                 let first = problems.first().map(ToString::to_string).unwrap_or_default();
@@ -122,10 +129,7 @@ impl Context {
                 ));
                 config
             }
-        };
-        let install = app::open(&self.home, config).await?;
-        warn_when_locked(&install).await?;
-        Ok(install)
+        })
     }
 
     /// [`Context::open_or_init`] for such commands. An install is made by a valid config only.

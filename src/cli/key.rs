@@ -45,8 +45,9 @@ async fn rotate(context: &Context) -> Result<(), CliError> {
     // Before anything is made: an install that does not open gets no second key.
     let install = context.open().await?;
     let catalog = context.catalog()?;
-    let old_key = install.keyring.add(&read(&config, context)?);
-    let next = next_key(&config, context)?;
+    let install_id = install.keyring.install_id();
+    let old_key = install.keyring.add(&read(&config, context, install_id)?);
+    let next = next_key(&config, context, install_id)?;
     let new_key = install.keyring.add(&next);
     if new_key == old_key {
         return Err(CliError::Conflict(
@@ -61,10 +62,8 @@ async fn rotate(context: &Context) -> Result<(), CliError> {
     }
     install.store.rekey_manifest(new_key).await?;
     let sealed = seal_again(&install, &catalog, new_key).await?;
-    let kept = match (&config.next_root_key, &config.root_key) {
-        (None, RootKeySource::File(path)) => {
-            Some(take_over(&context.home.path.join(path), &install.keyring, old_key, new_key)?)
-        }
+    let kept = match (&config.next_root_key, config.key_file()) {
+        (None, Some(path)) => Some(take_over(&context.home.path.join(path), &install.keyring, old_key, new_key)?),
         _ => None,
     };
     // They take the new sources, and forget the old key.
@@ -106,17 +105,17 @@ fn lock(home: &Path) -> Result<OwnedFd, CliError> {
     }
 }
 
-fn read(config: &Config, context: &Context) -> Result<RootKey, CliError> {
-    Ok(read_root_key(config, &context.home.path).map_err(crate::app::AppError::from)?)
+fn read(config: &Config, context: &Context, install_id: &str) -> Result<RootKey, CliError> {
+    Ok(read_root_key(config, &context.home.path, install_id).map_err(crate::app::AppError::from)?)
 }
 
 /// The key to go to; beside a key file it is made if it is not there from a rotation that broke off.
-fn next_key(config: &Config, context: &Context) -> Result<RootKey, CliError> {
-    if let (None, RootKeySource::File(path)) = (&config.next_root_key, &config.root_key) {
+fn next_key(config: &Config, context: &Context, install_id: &str) -> Result<RootKey, CliError> {
+    if let (None, Some(path)) = (&config.next_root_key, config.key_file()) {
         let next = next_key_file(&context.home.path.join(path));
         return Ok(RootKey::load_or_create(&next).map_err(crate::app::AppError::from)?);
     }
-    let next = read_next_root_key(config, &context.home.path).map_err(crate::app::AppError::from)?;
+    let next = read_next_root_key(config, &context.home.path, install_id).map_err(crate::app::AppError::from)?;
     next.ok_or_else(|| {
         let from = match &config.root_key {
             RootKeySource::File(path) => format!("file {}", path.display()),

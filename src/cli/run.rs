@@ -5,7 +5,7 @@ use super::environment::{self, Files};
 use super::token::{self, Expiry, NewToken};
 use super::{CliError, Context, output};
 use crate::app::{self, Install, Running, ServeOptions};
-use crate::config::RootKeySource;
+use crate::config::{ROOT_KEY_DESCRIPTOR, RootKeySource};
 use crate::provider::Catalog;
 use crate::secret::Secret;
 use crate::store::{Store, TokenScope};
@@ -126,7 +126,8 @@ fn secret_variables(install: &Install) -> Vec<String> {
         RootKeySource::Env(name) => Some(name.clone()),
         _ => None,
     };
-    sources.into_iter().flatten().filter_map(name).collect()
+    let names = sources.into_iter().flatten().filter_map(name);
+    names.chain([ROOT_KEY_DESCRIPTOR.to_owned()]).collect()
 }
 
 /// Stand-ins for the keys that SDKs insist on, in the shape that they check; the proxy takes them off again. A variable

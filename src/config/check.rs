@@ -5,7 +5,7 @@ mod server;
 mod tokens;
 
 use super::file::{Document, Place, Section, Value, shown};
-use super::{Config, RootKeySource, Unmatched};
+use super::{Config, RootKeyForm, RootKeySource, Unmatched};
 use crate::audit::{Durability, OnFull};
 use crate::provider::FileProblem;
 use crate::types::{Host, HostPattern, parse_duration};
@@ -82,9 +82,10 @@ fn store(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Con
     root_key(document, key, config);
     let next = section.section(document, "next_root_key");
     if next.is_present() {
-        let mut given = config.clone();
+        let mut given = Config::default();
         root_key(document, next, &mut given);
         config.next_root_key = Some(given.root_key);
+        config.next_root_key_form = given.root_key_form;
     }
     section.finish(document);
 }
@@ -111,7 +112,11 @@ fn root_key(document: &mut Document<'_>, mut section: Section<'_>, config: &mut 
     let file = section.take(document, "file");
     let env = section.take(document, "env");
     let command = section.take(document, "command");
+    let passphrase = section.take(document, "passphrase").and_then(|value| value.boolean(document));
     section.finish(document);
+    if passphrase == Some(true) {
+        config.root_key_form = RootKeyForm::Passphrase;
+    }
     let given = [&file, &env, &command].into_iter().flatten().count();
     if is_present && given != 1 {
         let message = "give exactly one of file, env and command, such as { file = \"root.key\" }";

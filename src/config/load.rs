@@ -82,6 +82,8 @@ pub struct Reloaded {
     pub generation: i64,
     /// The connections that this took away.
     pub deleted: Vec<ConnectionId>,
+    /// The connections that were added, or of which something changed: credential, state, or whether they are enabled.
+    pub changed: Vec<ConnectionId>,
     /// What fails the integrity check since this reload.
     pub failed: Vec<Failed>,
     /// The generation that was in force before, if the store went back to an earlier one.
@@ -211,6 +213,7 @@ impl Loader {
         let mut reloaded = Reloaded {
             generation: changes.generation,
             deleted: std::mem::take(&mut changes.deleted_connections),
+            changed: changes.connections.iter().map(|record| record.id.clone()).collect(),
             failed: std::mem::take(&mut changes.failed),
             went_back_from: None,
         };
@@ -339,6 +342,7 @@ fn keep(config: &mut Config, current: &Config) {
     config.shutdown_grace = current.shutdown_grace;
     config.store.clone_from(&current.store);
     config.root_key.clone_from(&current.root_key);
+    config.root_key_form = current.root_key_form;
 }
 
 fn egress_differs(old: &Config, new: &Config) -> bool {

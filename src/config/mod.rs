@@ -3,6 +3,7 @@
 
 mod check;
 mod file;
+mod handover;
 mod load;
 mod read;
 mod root_key;
@@ -10,7 +11,8 @@ mod settings;
 mod watch;
 
 pub use check::check_text;
+pub use handover::{ROOT_KEY_DESCRIPTOR, hide_root_keys};
 pub use load::{ConfigError, Loader, Reloaded, Snapshot, Sources, StoreConfig};
 pub use root_key::{RootKeyError, next_key_file, read_next_root_key, read_root_key};
-pub use settings::{Config, Egress, Limits, RootKeySource, TokenLimits, Unmatched};
+pub use settings::{Config, Egress, Limits, RootKeyForm, RootKeySource, TokenLimits, Unmatched};
 pub use watch::watch_files;

@@ -180,7 +180,7 @@ pub(super) fn restart_keys(old: &Config, new: &Config) -> Vec<&'static str> {
         ("server.admin", old.admin != new.admin),
         ("server.shutdown_grace", old.shutdown_grace != new.shutdown_grace),
         ("store.url", old.store != new.store),
-        ("store.root_key", old.root_key != new.root_key),
+        ("store.root_key", (&old.root_key, old.root_key_form) != (&new.root_key, new.root_key_form)),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

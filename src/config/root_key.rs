@@ -1,6 +1,7 @@
 //! Reading the root key from where the config says: a file, an environment variable, or a command's output.
 
-use super::{Config, RootKeySource};
+use super::handover::handed;
+use super::{Config, RootKeyForm, RootKeySource};
 use crate::secret::{KeyError, RootKey, Secret};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Read;
@@ -57,16 +58,30 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 /// No form of a key is longer; more output is cut and then refused as not a key.
 const MAX_OUTPUT: usize = 4096;
 
-/// Reads the root key. Blocks for as long as the command runs, 10 s at most; the command's working directory is `home`.
+/// Reads the root key of this install. Blocks for as long as the command runs, 10 s at most; the command's working
+/// directory is `home`.
 ///
 /// # Errors
 /// See [`RootKeyError`].
-pub fn read_root_key(config: &Config, home: &Path) -> Result<RootKey, RootKeyError> {
-    match &config.root_key {
-        RootKeySource::File(path) => Ok(RootKey::load(&home.join(path))?),
-        RootKeySource::Env(variable) => from_variable(variable),
-        RootKeySource::Command(words) => from_command(words, home, COMMAND_LIMIT),
-    }
+pub fn read_root_key(config: &Config, home: &Path, install_id: &str) -> Result<RootKey, RootKeyError> {
+    let (text, origin) = match &config.root_key {
+        RootKeySource::File(path) => {
+            let path = home.join(path);
+            return Ok(match config.root_key_form {
+                RootKeyForm::Key => RootKey::load(&path)?,
+                RootKeyForm::Passphrase => RootKey::load_passphrase(&path, install_id)?,
+            });
+        }
+        RootKeySource::Env(variable) => (from_variable(variable)?, format!("variable {variable}")),
+        RootKeySource::Command(words) => {
+            let program = words.first().map_or("", String::as_str);
+            (from_command(words, home, COMMAND_LIMIT)?, format!("output of {program}"))
+        }
+    };
+    Ok(match config.root_key_form {
+        RootKeyForm::Key => RootKey::parse(&text, &origin)?,
+        RootKeyForm::Passphrase => RootKey::from_passphrase(&text, install_id, &origin)?,
+    })
 }
 
 /// Where the next key of a key file is made: the same name with `.next`.
@@ -82,46 +97,47 @@ pub fn next_key_file(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// See [`RootKeyError`].
-pub fn read_next_root_key(config: &Config, home: &Path) -> Result<Option<RootKey>, RootKeyError> {
-    let source = match (&config.next_root_key, &config.root_key) {
-        (Some(source), _) => source.clone(),
-        (None, RootKeySource::File(path)) => {
+pub fn read_next_root_key(config: &Config, home: &Path, install_id: &str) -> Result<Option<RootKey>, RootKeyError> {
+    let (root_key, root_key_form) = match (&config.next_root_key, config.key_file()) {
+        (Some(source), _) => (source.clone(), config.next_root_key_form),
+        (None, Some(path)) => {
             let next = next_key_file(&home.join(path));
             match next.try_exists() {
                 Ok(false) => return Ok(None),
-                _ => RootKeySource::File(next),
+                _ => (RootKeySource::File(next), RootKeyForm::Key),
             }
         }
-        (None, RootKeySource::Env(_) | RootKeySource::Command(_)) => return Ok(None),
+        (None, None) => return Ok(None),
     };
-    read_root_key(&Config { root_key: source, ..config.clone() }, home).map(Some)
+    read_root_key(&Config { root_key, root_key_form, ..config.clone() }, home, install_id).map(Some)
 }
 
-fn from_variable(variable: &str) -> Result<RootKey, RootKeyError> {
-    let origin = format!("variable {variable}");
-    let key = match std::env::var(variable) {
-        Ok(value) => RootKey::parse(&Secret::new(value), &origin)?,
-        Err(std::env::VarError::NotPresent) => {
+/// The variable's text; what is not UTF-8 is neither a key nor a passphrase and comes out empty, which is refused.
+fn from_variable(variable: &str) -> Result<Secret, RootKeyError> {
+    let text = match (handed(variable), std::env::var(variable)) {
+        (Some(text), _) => text,
+        (None, Ok(text)) => Secret::new(text),
+        (None, Err(std::env::VarError::NotPresent)) => {
             return Err(RootKeyError::VariableMissing { variable: variable.to_owned() });
         }
-        Err(std::env::VarError::NotUnicode(_)) => return Err(KeyError::Form { origin }.into()),
+        (None, Err(std::env::VarError::NotUnicode(_))) => Secret::new(String::new()),
     };
     warn!(
         variable,
-        "the root key comes from environment variable {variable}, which stays readable in /proc for this user and is \
-         inherited by child processes; a file or a command is safer"
+        "the root key comes from environment variable {variable}, which whatever started this program has as well, and \
+         which was in /proc until the program had started anew without it; a file or a command is safer"
     );
-    Ok(key)
+    Ok(text)
 }
 
-fn from_command(words: &[String], home: &Path, limit: Duration) -> Result<RootKey, RootKeyError> {
+fn from_command(words: &[String], home: &Path, limit: Duration) -> Result<Secret, RootKeyError> {
     let program = words.first().map_or("", String::as_str);
     let mut command = Command::new(program);
     command.args(words.iter().skip(1)).current_dir(home);
     run_command(command, program, limit)
 }
 
-fn run_command(mut command: Command, program: &str, limit: Duration) -> Result<RootKey, RootKeyError> {
+fn run_command(mut command: Command, program: &str, limit: Duration) -> Result<Secret, RootKeyError> {
     let program = program.to_owned();
     let io_error = |source| RootKeyError::CommandIo { program: program.clone(), source };
     let deadline = Instant::now() + limit;
@@ -152,7 +168,7 @@ fn run_command(mut command: Command, program: &str, limit: Duration) -> Result<R
         Some(status) => return Err(RootKeyError::CommandFailed { program, status }),
         None => return Err(RootKeyError::CommandTimeout { program, limit }),
     }
-    Ok(RootKey::parse(&output, &format!("output of {program}"))?)
+    Ok(output)
 }
 
 type Output = std::io::Result<Secret>;
@@ -201,9 +217,12 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
+    const INSTALL: &str = "0123456789abcdef0123456789abcdef";
+
     fn run(script: &str, limit: Duration) -> Result<RootKey, RootKeyError> {
         let words = ["sh", "-c", script].map(str::to_owned);
-        from_command(&words, &std::env::temp_dir(), limit)
+        let text = from_command(&words, &std::env::temp_dir(), limit)?;
+        Ok(RootKey::parse(&text, "output of sh")?)
     }
 
     #[test]
@@ -264,6 +283,28 @@ mod tests {
         let path = home.path().join("root.key");
         std::fs::write(&path, "07".repeat(32)).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(read_root_key(&Config::default(), home.path()).is_ok());
+        assert!(read_root_key(&Config::default(), home.path(), INSTALL).is_ok());
+    }
+
+    #[test]
+    fn a_passphrase_may_come_from_each_source() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("passphrase");
+        std::fs::write(&path, "correct horse battery\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let words = ["sh", "-c", "cat passphrase"].map(str::to_owned);
+        let read = |root_key, install| {
+            let config = Config { root_key, root_key_form: RootKeyForm::Passphrase, ..Config::default() };
+            let key = read_root_key(&config, home.path(), install).unwrap();
+            crate::secret::Keyring::new(&key, install).key_id()
+        };
+        let from_file = read(RootKeySource::File("passphrase".into()), INSTALL);
+        assert_eq!(from_file, read(RootKeySource::Command(words.into()), INSTALL));
+        assert_ne!(from_file, read(RootKeySource::File("passphrase".into()), "another install"));
+        let short = RootKeySource::Command(["echo", "hunter2"].map(str::to_owned).into());
+        let config = Config { root_key: short, root_key_form: RootKeyForm::Passphrase, ..Config::default() };
+        let error = read_root_key(&config, home.path(), INSTALL).unwrap_err().to_string();
+        assert!(error.contains("output of echo") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -19,6 +19,16 @@ pub enum RootKeySource {
     Command(Vec<String>),
 }
 
+/// What the root key's source gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RootKeyForm {
+    /// The key itself.
+    #[default]
+    Key,
+    /// A passphrase that the key is derived from.
+    Passphrase,
+}
+
 /// What happens with a host that no connection covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unmatched {
@@ -91,8 +101,12 @@ pub struct Config {
     pub store: PathBuf,
     /// The root key.
     pub root_key: RootKeySource,
+    /// What the root key's source gives.
+    pub root_key_form: RootKeyForm,
     /// The root key that `nexus key rotate` goes to, when it is not a file beside the present one.
     pub next_root_key: Option<RootKeySource>,
+    /// What that source gives.
+    pub next_root_key_form: RootKeyForm,
     /// Static DNS answers.
     pub dns_hosts: HashMap<Host, IpAddr>,
     /// Egress rules.
@@ -121,7 +135,9 @@ impl Default for Config {
             shutdown_grace: Duration::from_secs(5),
             store: PathBuf::from("nexus.db"),
             root_key: RootKeySource::File(PathBuf::from("root.key")),
+            root_key_form: RootKeyForm::Key,
             next_root_key: None,
+            next_root_key_form: RootKeyForm::Key,
             dns_hosts: HashMap::new(),
             egress: Egress::default(),
             ca_files: Vec::new(),
@@ -135,6 +151,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The file that has the root key itself, if it is in one.
+    #[must_use]
+    pub fn key_file(&self) -> Option<&Path> {
+        match (&self.root_key, self.root_key_form) {
+            (RootKeySource::File(path), RootKeyForm::Key) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The same with every relative path taken relative to `home`.
     #[must_use]
     pub fn resolved(mut self, home: &Path) -> Self {

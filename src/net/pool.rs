@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,18 @@ pub struct Pool<B: Body + 'static>(Arc<Shared<B>>);
 struct Shared<B: Body + 'static> {
     http1: DashMap<PoolKey, Vec<Idle<B>>>,
     http2: DashMap<PoolKey, Vec<Multiplexed<B>>>,
+    /// Of each connection (the record), those that may be used again.
+    cohorts: DashMap<ConnectionId, Cohort>,
+}
+
+/// What [`Pool::forget`] ends at once, wherever it is: connections that carried one credential.
+#[derive(Debug, Clone, Default)]
+struct Cohort(Arc<AtomicBool>);
+
+impl Cohort {
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 struct Idle<B: Body + 'static> {
@@ -69,6 +81,7 @@ struct Http1<B: Body + 'static> {
     driver: Option<Box<http1::Connection<TokioIo<UpstreamStream>, B>>>,
     ended: bool,
     address: SocketAddr,
+    cohort: Cohort,
 }
 
 struct Multiplexed<B: Body + 'static> {
@@ -76,11 +89,18 @@ struct Multiplexed<B: Body + 'static> {
     streams: Arc<AtomicUsize>,
     address: SocketAddr,
     used: Instant,
+    cohort: Cohort,
 }
 
 impl<B: Body + 'static> Clone for Multiplexed<B> {
     fn clone(&self) -> Self {
-        Self { send: self.send.clone(), streams: Arc::clone(&self.streams), address: self.address, used: self.used }
+        Self {
+            send: self.send.clone(),
+            streams: Arc::clone(&self.streams),
+            address: self.address,
+            used: self.used,
+            cohort: self.cohort.clone(),
+        }
     }
 }
 
@@ -92,7 +112,7 @@ impl<B: Body + 'static> Clone for Pool<B> {
 
 impl<B: Body + 'static> Default for Pool<B> {
     fn default() -> Self {
-        Self(Arc::new(Shared { http1: DashMap::new(), http2: DashMap::new() }))
+        Self(Arc::new(Shared { http1: DashMap::new(), http2: DashMap::new(), cohorts: DashMap::new() }))
     }
 }
 
@@ -153,7 +173,7 @@ where
         if alpn == Alpn::H2OrHttp1
             && let Some(mut shared) = self.0.http2.get_mut(key)
         {
-            shared.retain(|connection| !connection.send.is_closed());
+            shared.retain(|connection| !connection.send.is_closed() && !connection.cohort.is_over());
             let free =
                 |connection: &&mut Multiplexed<B>| connection.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION;
             if let Some(connection) = shared.iter_mut().find(free) {
@@ -165,6 +185,7 @@ where
         loop {
             let idle = self.0.http1.get_mut(key)?.pop()?;
             if idle.since.elapsed() < IDLE
+                && !idle.connection.cohort.is_over()
                 && let Some(connection) = idle.connection.alive()
             {
                 return Some(upstream(Kind::Http1(connection)));
@@ -183,6 +204,11 @@ where
         addresses: &[SocketAddr],
         alpn: Alpn,
     ) -> Result<Upstream<B>, NetError> {
+        // Taken before anything can be sent over it.
+        let cohort = match &key.connection {
+            Some(connection) => self.0.cohorts.entry(connection.clone()).or_default().clone(),
+            None => Cohort::default(),
+        };
         let (stream, address) = egress.connect(&key.target, addresses, alpn).await?;
         let failed = |source| NetError::Http { target: key.target.authority(), source };
         let kind = if stream.is_h2() {
@@ -202,36 +228,57 @@ where
                 }
             });
             let connection =
-                Multiplexed { send, streams: Arc::new(AtomicUsize::new(0)), address, used: Instant::now() };
+                Multiplexed { send, streams: Arc::new(AtomicUsize::new(0)), address, used: Instant::now(), cohort };
             let guard = StreamGuard::new(&connection.streams);
             self.0.http2.entry(key.clone()).or_default().push(connection.clone());
             Kind::Http2(connection, guard)
         } else {
             let (send, driver) =
                 http1::Builder::new().max_buf_size(256 * 1024).handshake(TokioIo::new(stream)).await.map_err(failed)?;
-            Kind::Http1(Http1 { send, driver: Some(Box::new(driver)), ended: false, address })
+            Kind::Http1(Http1 { send, driver: Some(Box::new(driver)), ended: false, address, cohort })
         };
         Ok(Upstream { kind, key: key.clone(), pool: self.clone(), reused: false })
+    }
+
+    /// Closes what is kept for these connections, because their credentials are no longer good: the buffers of an open
+    /// one may still hold the last request's head. One that is in use goes on and does not come back.
+    pub fn forget(&self, connections: &[ConnectionId]) {
+        for connection in connections {
+            if let Some((_, cohort)) = self.0.cohorts.remove(connection) {
+                cohort.0.store(true, Ordering::Release);
+            }
+        }
+        self.sweep();
+    }
+
+    /// [`Pool::forget`] for all of them.
+    pub fn forget_all(&self) {
+        let all: Vec<ConnectionId> = self.0.cohorts.iter().map(|entry| entry.key().clone()).collect();
+        self.forget(&all);
     }
 
     /// Closes what has been idle for too long. Call it every few seconds.
     pub fn sweep(&self) {
         self.0.http1.retain(|_, idle| {
-            idle.retain(|entry| entry.since.elapsed() < IDLE);
+            idle.retain(|entry| entry.since.elapsed() < IDLE && !entry.connection.cohort.is_over());
             !idle.is_empty()
         });
         self.0.http2.retain(|_, shared| {
             shared.retain(|connection| {
                 !connection.send.is_closed()
+                    && !connection.cohort.is_over()
                     && (connection.streams.load(Ordering::Relaxed) > 0 || connection.used.elapsed() < IDLE)
             });
             !shared.is_empty()
         });
+        // Nothing else holds a cohort of which no connection is left.
+        self.0.cohorts.retain(|_, cohort| Arc::strong_count(&cohort.0) > 1);
     }
 
     fn checkin(&self, key: PoolKey, connection: Http1<B>) {
         let mut idle = self.0.http1.entry(key).or_default();
-        if idle.len() < IDLE_PER_KEY {
+        // Asked under the lock: whoever ends the cohort comes here afterwards to close what is kept.
+        if idle.len() < IDLE_PER_KEY && !connection.cohort.is_over() {
             idle.push(Idle { connection, since: Instant::now() });
         }
     }

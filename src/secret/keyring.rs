@@ -6,9 +6,9 @@
 //! | fingerprint key | 32 bytes | install id | `fingerprint/v1` |
 //! | key id | first 4 bytes | none | `key-id` |
 
-use super::sealed::{Context, FORMAT, Random};
+use super::sealed::{Cipher, Context, FORMAT, Random};
 use super::{Fingerprint, RootKey, SealContext, SealError, Sealed, Secret};
-use aes_gcm::{Aes256Gcm, KeyInit};
+use aes_gcm::KeyInit;
 use arc_swap::ArcSwap;
 use hkdf::Hkdf;
 use hkdf::hmac::{Hmac, Mac};
@@ -38,7 +38,7 @@ struct Root {
     derivation: Hkdf<Sha256>,
     fingerprints: Hmac<Sha256>,
     /// Ciphers with their round keys expanded, one per tenant that has sealed records: as many as the store has.
-    tenants: RwLock<HashMap<String, Arc<Aes256Gcm>>>,
+    tenants: RwLock<HashMap<String, Arc<Cipher>>>,
 }
 
 impl Root {
@@ -55,12 +55,12 @@ impl Root {
         Self { key_id, derivation, fingerprints, tenants: RwLock::default() }
     }
 
-    fn tenant(&self, tenant: &str) -> Arc<Aes256Gcm> {
+    fn tenant(&self, tenant: &str) -> Arc<Cipher> {
         if let Some(cipher) = self.tenants.read().get(tenant) {
             return Arc::clone(cipher);
         }
         let key = derive(&self.derivation, &[b"kek/v1", tenant.as_bytes()]);
-        let cipher = Arc::new(Aes256Gcm::new((&*key).into()));
+        let cipher = Arc::new(Cipher::new((&*key).into()));
         Arc::clone(self.tenants.write().entry(tenant.to_owned()).or_insert(cipher))
     }
 }
@@ -72,6 +72,12 @@ impl Keyring {
         let root = Arc::new(Root::new(root, install_id));
         let had = RwLock::new(vec![root.key_id]);
         Self { install_id: install_id.to_owned(), roots: ArcSwap::from_pointee(vec![root]), had }
+    }
+
+    /// The install that the keys are for.
+    #[must_use]
+    pub fn install_id(&self) -> &str {
+        &self.install_id
     }
 
     /// Adds a root key that opens and does not seal; gives its id. One that is there already changes nothing.

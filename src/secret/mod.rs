@@ -5,10 +5,13 @@
 mod agent_token;
 mod fields;
 mod keyring;
+mod passphrase;
 mod private_file;
 mod root_key;
 mod sealed;
 mod value;
+#[cfg(test)]
+mod vectors;
 
 pub use agent_token::{AgentToken, TokenDigest};
 pub use fields::SecretFields;

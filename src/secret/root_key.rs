@@ -1,5 +1,6 @@
 //! The root key and its file.
 
+use super::passphrase::SHORTEST_PASSPHRASE;
 use super::{Secret, random_bytes, write_private_file};
 use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
@@ -32,6 +33,12 @@ pub enum KeyError {
         path: String,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Not a passphrase that may stand for a key.
+    #[error("passphrase {origin} must be UTF-8 of {SHORTEST_PASSPHRASE} characters or more and 1 KiB or less")]
+    Passphrase {
+        /// Where it came from: a path or variable name.
+        origin: String,
     },
     /// Not 64 hexadecimal digits or base64 of 32 bytes.
     #[error("root key {origin} is not 64 hexadecimal digits or base64 of 32 bytes")]
@@ -66,36 +73,8 @@ impl RootKey {
     /// # Errors
     /// See [`KeyError`].
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let failed = |source| KeyError::Io { path: path.display().to_string(), source };
-        // Without NONBLOCK a pipe under this name would hold the start up for ever.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(file) => std::fs::File::from(file),
-            Err(rustix::io::Errno::LOOP) => {
-                return Err(failed(io::Error::other("it is a symbolic link; name the file itself")));
-            }
-            Err(error) => return Err(failed(error.into())),
-        };
-        // The open file is asked, not the name, which may mean another file by now.
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(failed(io::Error::other("it is not a regular file")));
-        }
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Mode { path: path.display().to_string(), mode });
-        }
-        let mut text = Zeroizing::new([0; LONGEST]);
-        let mut length = 0;
-        loop {
-            match (&file).read(&mut text[length..]) {
-                Ok(0) => break,
-                Ok(read) => length += read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Self::from_text(&text[..length]).ok_or_else(|| KeyError::Form { origin: path.display().to_string() })
+        let text = read_private(path, LONGEST)?;
+        Self::from_text(&text).ok_or_else(|| KeyError::Form { origin: path.display().to_string() })
     }
 
     /// Makes a key file, 0600 from birth (`O_CREAT|O_EXCL`, written to a temporary name, synced, linked); an existing
@@ -158,6 +137,43 @@ impl RootKey {
         text.push(b'\n');
         text
     }
+}
+
+/// Reads a file that only its owner may read, `limit` bytes of it at most; refuses one that others may read, and a
+/// symbolic link.
+pub(super) fn read_private(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let failed = |source| KeyError::Io { path: path.display().to_string(), source };
+    // Without NONBLOCK a pipe under this name would hold the start up for ever.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => std::fs::File::from(file),
+        Err(rustix::io::Errno::LOOP) => {
+            return Err(failed(io::Error::other("it is a symbolic link; name the file itself")));
+        }
+        Err(error) => return Err(failed(error.into())),
+    };
+    // The open file is asked, not the name, which may mean another file by now.
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Mode { path: path.display().to_string(), mode });
+    }
+    // The whole size at once: a buffer that grows leaves copies behind.
+    let mut text = Zeroizing::new(vec![0; limit]);
+    let mut length = 0;
+    loop {
+        match (&file).read(&mut text[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    text.truncate(length);
+    Ok(text)
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {

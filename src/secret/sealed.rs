@@ -16,11 +16,16 @@
 //! payload. Numbers are big endian. `docs/store-format.md` has the same with a test vector.
 
 use super::{KeyId, random_bytes};
+use aes_gcm::aead::consts::U12;
 use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
+use aes_gcm::aes::Aes256Enc;
+use aes_gcm::{AeadInOut, AesGcm, KeyInit};
 use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroizing;
+
+/// AES-256-GCM. Its counter mode needs no decryption keys, so that these are not made either.
+pub(super) type Cipher = AesGcm<Aes256Enc, U12>;
 
 /// The format version in byte 0 and in the associated data.
 pub(super) const FORMAT: u8 = 1;
@@ -61,7 +66,7 @@ impl Sealed {
         self.0.get(KEY_ID..WRAP_NONCE)?.try_into().ok()
     }
 
-    pub(super) fn seal(tenant: &Aes256Gcm, context: &Context<'_>, random: &Random, plaintext: &[u8]) -> Self {
+    pub(super) fn seal(tenant: &Cipher, context: &Context<'_>, random: &Random, plaintext: &[u8]) -> Self {
         let mut associated = context.encode();
         let mut bytes = Vec::with_capacity(PAYLOAD + plaintext.len() + TAG);
         bytes.push(context.format);
@@ -80,7 +85,7 @@ impl Sealed {
         mark(&mut associated, OF_PAYLOAD);
         // The buffer has its full size, so the plaintext in it is overwritten by its ciphertext and never left behind.
         bytes.extend_from_slice(plaintext);
-        let tag = Aes256Gcm::new((&*random.data_key).into())
+        let tag = Cipher::new((&*random.data_key).into())
             .encrypt_inout_detached((&random.nonce).into(), &associated, InOutBuf::from(&mut bytes[PAYLOAD..]))
             .expect("the plaintext is within what AES-GCM takes");
         bytes.extend_from_slice(&tag);
@@ -90,7 +95,7 @@ impl Sealed {
     /// `tenant` is asked for only once the envelope is known to be of this root key.
     pub(super) fn open(
         &self,
-        tenant: impl FnOnce() -> Arc<Aes256Gcm>,
+        tenant: impl FnOnce() -> Arc<Cipher>,
         context: &Context<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let bytes = &*self.0;
@@ -106,15 +111,15 @@ impl Sealed {
         decrypt(&tenant(), &bytes[WRAP_NONCE..WRAPPED], &associated, &bytes[WRAPPED..NONCE], &mut data_key[..])?;
         mark(&mut associated, OF_PAYLOAD);
         let mut plaintext = Zeroizing::new(vec![0; bytes.len() - PAYLOAD - TAG]);
-        let cipher = Aes256Gcm::new((&*data_key).into());
+        let cipher = Cipher::new((&*data_key).into());
         decrypt(&cipher, &bytes[NONCE..PAYLOAD], &associated, &bytes[PAYLOAD..], &mut plaintext)?;
         Ok(plaintext)
     }
 }
 
 /// Writes the plaintext of `sealed` (ciphertext and tag) to `plaintext`, after its tag was found right.
-fn decrypt(
-    cipher: &Aes256Gcm,
+pub(super) fn decrypt(
+    cipher: &Cipher,
     nonce: &[u8],
     associated: &[u8],
     sealed: &[u8],
@@ -267,7 +272,7 @@ mod tests {
         let of = SealContext { tenant: "t", record: "r", field: "f", version: 1, destination: &destination };
         let context = Context { format: FORMAT, install_id: "i", key_id: [0; 4], of: &of };
         // One key for both: only the marker tells the two parts apart.
-        let cipher = Aes256Gcm::new((&[9; 32]).into());
+        let cipher = Cipher::new((&[9; 32]).into());
         let random = Random { data_key: Zeroizing::new([9; 32]), wrap_nonce: [1; 12], nonce: [2; 12] };
         let bytes = Sealed::seal(&cipher, &context, &random, &[5; 32]).as_bytes().to_vec();
         let swapped = [&bytes[..WRAP_NONCE], &bytes[NONCE..], &bytes[WRAP_NONCE..NONCE]].concat();

@@ -13,7 +13,7 @@ pub use records::{
     Accepted, AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, Emptied, Failed, LeaseOutcome,
     LeaseOwner, NamespaceSummary, Reason, Record, Report, TenantSummary, TokenKind, TokenRecord, TokenScope, Usage,
 };
-pub use sqlite::{Cursor, Resealed, Seen, SqliteStore, StoreFile};
+pub use sqlite::{Cursor, Resealed, Restore, Seen, SqliteStore, StoreFile};
 
 use crate::secret::TokenDigest;
 use crate::types::{ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};

@@ -59,7 +59,7 @@ allow_clear = true
 address = "127.0.0.1:2"
 [store]
 url = "sqlite://sub/own.db"
-root_key = { command = ["pass", "show", "nexus"] }
+root_key = { command = ["pass", "show", "nexus"], passphrase = true }
 next_root_key = { file = "next" }
 [dns]
 hosts = { "API.example.test" = "127.0.0.1", "b.test" = "::1" }
@@ -99,7 +99,9 @@ max_expires = "7d"
         shutdown_grace: Duration::ZERO,
         store: path("/home/sub/own.db"),
         root_key: RootKeySource::Command(["pass", "show", "nexus"].map(str::to_owned).into()),
+        root_key_form: RootKeyForm::Passphrase,
         next_root_key: Some(RootKeySource::File(path("/home/next"))),
+        next_root_key_form: RootKeyForm::Key,
         dns_hosts: [("api.example.test", "127.0.0.1"), ("b.test", "::1")]
             .map(|(host, ip)| (Host::parse(host.as_bytes()).unwrap(), ip.parse().unwrap()))
             .into(),
@@ -270,6 +272,16 @@ fn one_problem_each() {
         ("next root key none", "[store]\nnext_root_key = {}", "2:17 store.next_root_key: give exactly one"),
         ("root key env", "[store]\nroot_key = { env = \"hunter2=\" }", "2:20 store.root_key.env: not the name of an"),
         ("root key command", "[store]\nroot_key = { command = [] }", "2:24 store.root_key.command: the program is"),
+        (
+            "passphrase alone",
+            "[store]\nroot_key = { passphrase = true }",
+            "2:12 store.root_key: give exactly one of file, env and command",
+        ),
+        (
+            "passphrase itself",
+            "[store]\nroot_key = { file = \"a\", passphrase = \"hunter2\" }",
+            "2:39 store.root_key.passphrase: expected true or false, found a string",
+        ),
         (
             "root key word",
             "[store]\nroot_key = { command = [\"a\", 1] }",

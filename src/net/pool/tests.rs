@@ -143,3 +143,45 @@ async fn a_second_answer_is_never_matched_to_the_next_request() {
         assert_eq!(get(&pool, &egress, &key, address).await.0, "ok");
     }
 }
+
+/// What was sent over it is still in its buffers, so a connection ends with the credential that it carried.
+#[tokio::test]
+async fn what_is_forgotten_is_closed_and_does_not_come_back() {
+    let open = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&open);
+    let (mut key, egress, address) = upstream(move |mut stream| {
+        let open = Arc::clone(&counted);
+        async move {
+            open.fetch_add(1, Ordering::SeqCst);
+            while read_head(&mut stream).await {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            }
+            open.fetch_sub(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let (connection, other) = (ConnectionId::generate(), ConnectionId::generate());
+    key.connection = Some(connection.clone());
+    let pool = Pool::default();
+    assert!(!get(&pool, &egress, &key, address).await.1);
+    assert!(get(&pool, &egress, &key, address).await.1);
+
+    pool.forget(std::slice::from_ref(&other));
+    assert!(get(&pool, &egress, &key, address).await.1, "another one's connection stays");
+    // One is kept and one is in use.
+    let busy = pool.connect(&egress, &key, &[address], Alpn::Http1).await.unwrap();
+    let answer = busy.send(request()).await.map_err(|error| error.source).unwrap();
+    pool.forget(std::slice::from_ref(&connection));
+    assert!(pool.checkout(&key, Alpn::Http1).is_none());
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok", "what is under way goes on");
+    assert!(pool.checkout(&key, Alpn::Http1).is_none());
+    while open.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+
+    assert!(!get(&pool, &egress, &key, address).await.1);
+    assert!(get(&pool, &egress, &key, address).await.1, "the next credential's connections are kept");
+    pool.forget_all();
+    assert!(pool.checkout(&key, Alpn::Http1).is_none());
+    assert!(pool.0.cohorts.is_empty() && pool.0.http1.is_empty());
+}

@@ -2,6 +2,7 @@
 //! `BEGIN IMMEDIATE`).
 
 mod apps;
+mod backup;
 mod change;
 mod changes;
 mod connections;
@@ -35,6 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use watch::Watch;
 
+pub use backup::Restore;
 pub use changes::Seen;
 pub use open::StoreFile;
 pub use reseal::{Cursor, Resealed};

@@ -209,7 +209,7 @@ async fn foreign_key(connection: &mut SqliteConnection, keyring: &Keyring) -> Re
     Ok(is_foreign.then(|| StoreError::KeyUnknown { key_id: key_text(ids[0]) }))
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
@@ -227,8 +227,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 async fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |error: std::io::Error| unusable(path, &error.to_string());
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = Temporary(directory.join(format!(".{name}.{:016x}.tmp", u64::from_ne_bytes(random_bytes()))));
+    let temporary = Temporary::beside(path).map_err(failed)?;
     // SQLite gives `-wal` and `-shm` the mode of the file itself.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary.0).map_err(failed)?;
 
@@ -251,8 +250,21 @@ async fn create(path: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
-/// Removes what was made on every way out.
-struct Temporary(PathBuf);
+/// A file's name until it is finished. Removes what was made on every way out.
+#[derive(Debug)]
+pub(super) struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A name in the same directory that nothing has.
+    pub(super) fn beside(path: &Path) -> std::io::Result<Self> {
+        let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?.to_string_lossy();
+        Ok(Self(path.with_file_name(format!(".{name}.{:016x}.tmp", u64::from_ne_bytes(random_bytes())))))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -266,7 +278,7 @@ impl Drop for Temporary {
 }
 
 /// Looks at the file before SQLite does, which would take an empty one for a new database.
-fn check_header(path: &Path) -> Result<(), StoreError> {
+pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
     let mut header = [0; HEADER.len()];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     match read {
@@ -280,7 +292,7 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
 }
 
 /// The schema, if it is behind. Everything here only reads, in one transaction.
-async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
+pub(super) async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
     let explain = |error| explain(path, error);
     let application: i64 = query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await.map_err(explain)?;
     if application != APPLICATION_ID {
@@ -325,7 +337,7 @@ async fn check_length(path: &Path, connection: &mut SqliteConnection) -> Result<
 }
 
 /// Tells damage from trouble that may pass, by SQLite's primary result code.
-fn explain(path: &Path, error: sqlx::Error) -> StoreError {
+pub(super) fn explain(path: &Path, error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
     let message = error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default();
     match code.map(|code| code & 0xff) {
@@ -335,6 +347,6 @@ fn explain(path: &Path, error: sqlx::Error) -> StoreError {
     }
 }
 
-fn unusable(path: &Path, reason: &str) -> StoreError {
+pub(super) fn unusable(path: &Path, reason: &str) -> StoreError {
     StoreError::Unusable { path: path.display().to_string(), reason: reason.to_owned() }
 }
