@@ -222,7 +222,8 @@ mod tests {
     fn no_two_messages_are_one() {
         let key = key();
         let text = |bytes: &'static [u8]| Value::Text(bytes);
-        let rows: Vec<(&str, RecordKind, &str, Vec<(&str, Value<'_>)>)> = vec![
+        type Row<'a> = (&'a str, RecordKind, &'a str, Vec<(&'a str, Value<'a>)>);
+        let rows: Vec<Row<'_>> = vec![
             ("plain", RecordKind::Tenant, "a", vec![("x", text(b"1")), ("y", text(b"2"))]),
             ("another kind", RecordKind::App, "a", vec![("x", text(b"1")), ("y", text(b"2"))]),
             ("another id", RecordKind::Tenant, "b", vec![("x", text(b"1")), ("y", text(b"2"))]),

@@ -219,8 +219,7 @@ async fn a_root_key_that_is_rotated_during_a_refresh_loses_no_token() {
         other.rekey_manifest(next_id).await.unwrap();
         let (records, _) = other.stale(next_id, Cursor::default(), 10).await.unwrap();
         let Some(Record::Connection(old)) = records.into_iter().next() else { panic!("one is stale") };
-        let (access, grant) =
-            connection.reseal(other.keyring(), old.version, &old.access, old.grant.as_ref()).unwrap();
+        let (access, grant) = connection.reseal(other.keyring(), old.version, &old.access, old.grant.as_ref()).unwrap();
         let batch = [Resealed::Connection { old, access, grant }];
         assert_eq!(other.reseal(&batch).await.unwrap(), 1);
         assert_eq!(other.reseal(&batch).await.unwrap(), 0, "not what it was read as any more");

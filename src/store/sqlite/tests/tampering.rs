@@ -418,8 +418,8 @@ async fn a_tampered_record_is_refused_to_whoever_names_it() {
         message,
         "connection b fails the integrity check: it was edited by something other than nexus; run: nexus store verify"
     );
-    assert_eq!(store.list_connections(&scope).await.unwrap(), [a.clone()]);
-    assert_eq!(store.list_tokens(&scope).await.unwrap(), [good.clone()]);
+    assert_eq!(store.list_connections(&scope).await.unwrap(), std::slice::from_ref(&a));
+    assert_eq!(store.list_tokens(&scope).await.unwrap(), std::slice::from_ref(&good));
     let me = LeaseOwner::current();
     let refusals = [
         ("delete", store.delete_connection(&scope, "b").await.map(|_| ())),
