@@ -47,16 +47,18 @@ impl fmt::Debug for Principals {
 impl Principals {
     fn get_or_map(
         &self,
-        digest: &TokenDigest,
+        token: &VerifiedJwt,
         map: impl FnOnce() -> Result<Principal, Rejected>,
     ) -> Result<Principal, Rejected> {
         // Most snapshots never see a JWT.
         let cache = self.0.get_or_init(|| Cache::new(REMEMBERED));
-        if let Some(principal) = cache.get(digest) {
+        // A token for two audiences may have been verified for another issuer of the config.
+        let is_its = |principal: &Principal| principal.issuer.as_ref() == Some(&token.issuer);
+        if let Some(principal) = cache.get(&token.digest).filter(is_its) {
             return Ok(principal);
         }
         let principal = map()?;
-        cache.insert(*digest, principal.clone());
+        cache.insert(token.digest, principal.clone());
         Ok(principal)
     }
 }
@@ -83,7 +85,7 @@ impl Directory {
             if error == JwtError::Expired { Rejected::Expired } else { Rejected::Unknown }
         })?;
         let name = &issuer.settings.name;
-        self.principals.get_or_map(&token.digest, || self.mapped(&issuer.settings.mapping, name, &token.claims))
+        self.principals.get_or_map(token, || self.mapped(&issuer.settings.mapping, name, &token.claims))
     }
 
     /// What a text presents, if it has the form of an agent's token: an opaque one, or a JWT that says it is of one of
