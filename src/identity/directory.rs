@@ -1,6 +1,9 @@
 //! Everyone who may call, and the one place where a proof becomes a principal.
 
-use super::{Attributes, Issuers, JwtError, Mapping, Names, Presented, Principal, Rejected, TokenTable, VerifiedJwt};
+use super::{
+    Attributes, Issuers, JwtError, Mapping, Names, Presented, Principal, Rejected, TokenTable, VerifiedJwt,
+    has_jwt_form,
+};
 use crate::secret::{AgentToken, Secret, TokenDigest};
 use crate::types::{ConnectionId, Scope, UnixSeconds};
 use quick_cache::sync::Cache;
@@ -45,6 +48,10 @@ impl fmt::Debug for Principals {
 }
 
 impl Principals {
+    fn has(&self, digest: &TokenDigest) -> bool {
+        self.0.get().is_some_and(|cache| cache.get(digest).is_some())
+    }
+
     fn get_or_map(
         &self,
         token: &VerifiedJwt,
@@ -95,9 +102,12 @@ impl Directory {
         if AgentToken::has_form(text) {
             return Some(Presented::Token(AgentToken::digest(text)));
         }
-        self.issuers
-            .is_named_in(text)
-            .then(|| Presented::Jwt { digest: AgentToken::digest(text), text: Secret::new(text.to_owned()) })
+        if !has_jwt_form(text) {
+            return self.issuers.is_named_in(text).then(|| jwt(text));
+        }
+        let presented = jwt(text);
+        // One that was recognised before need not be read again.
+        (self.principals.has(presented.digest()) || self.issuers.is_named_in(text)).then_some(presented)
     }
 
     /// The principal that a mapping makes of verified attributes, with the connections as they are in this snapshot.
@@ -112,6 +122,10 @@ impl Directory {
             Rejected::NotMapped
         })
     }
+}
+
+fn jwt(text: &str) -> Presented {
+    Presented::Jwt { digest: AgentToken::digest(text), text: Secret::new(text.to_owned()) }
 }
 
 #[derive(Debug)]
