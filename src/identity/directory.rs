@@ -1,6 +1,9 @@
 //! Everyone who may call, and the one place where a proof becomes a principal.
 
-use super::{Attributes, Issuers, JwtError, Mapping, Names, Presented, Principal, Rejected, TokenTable, VerifiedJwt};
+use super::{
+    Attributes, Issuers, JwtError, Mapping, Names, Presented, Principal, Rejected, TokenTable, VerifiedJwt,
+    has_jwt_form,
+};
 use crate::secret::{AgentToken, Secret, TokenDigest};
 use crate::types::{ConnectionId, Scope, UnixSeconds};
 use quick_cache::sync::Cache;
@@ -45,18 +48,24 @@ impl fmt::Debug for Principals {
 }
 
 impl Principals {
+    fn has(&self, digest: &TokenDigest) -> bool {
+        self.0.get().is_some_and(|cache| cache.get(digest).is_some())
+    }
+
     fn get_or_map(
         &self,
-        digest: &TokenDigest,
+        token: &VerifiedJwt,
         map: impl FnOnce() -> Result<Principal, Rejected>,
     ) -> Result<Principal, Rejected> {
         // Most snapshots never see a JWT.
         let cache = self.0.get_or_init(|| Cache::new(REMEMBERED));
-        if let Some(principal) = cache.get(digest) {
+        // A token for two audiences may have been verified for another issuer of the config.
+        let is_its = |principal: &Principal| principal.issuer.as_ref() == Some(&token.issuer);
+        if let Some(principal) = cache.get(&token.digest).filter(is_its) {
             return Ok(principal);
         }
         let principal = map()?;
-        cache.insert(*digest, principal.clone());
+        cache.insert(token.digest, principal.clone());
         Ok(principal)
     }
 }
@@ -83,7 +92,7 @@ impl Directory {
             if error == JwtError::Expired { Rejected::Expired } else { Rejected::Unknown }
         })?;
         let name = &issuer.settings.name;
-        self.principals.get_or_map(&token.digest, || self.mapped(&issuer.settings.mapping, name, &token.claims))
+        self.principals.get_or_map(token, || self.mapped(&issuer.settings.mapping, name, &token.claims))
     }
 
     /// What a text presents, if it has the form of an agent's token: an opaque one, or a JWT that says it is of one of
@@ -93,9 +102,12 @@ impl Directory {
         if AgentToken::has_form(text) {
             return Some(Presented::Token(AgentToken::digest(text)));
         }
-        self.issuers
-            .is_named_in(text)
-            .then(|| Presented::Jwt { digest: AgentToken::digest(text), text: Secret::new(text.to_owned()) })
+        if !has_jwt_form(text) {
+            return self.issuers.is_named_in(text).then(|| jwt(text));
+        }
+        let presented = jwt(text);
+        // One that was recognised before need not be read again.
+        (self.principals.has(presented.digest()) || self.issuers.is_named_in(text)).then_some(presented)
     }
 
     /// The principal that a mapping makes of verified attributes, with the connections as they are in this snapshot.
@@ -110,6 +122,10 @@ impl Directory {
             Rejected::NotMapped
         })
     }
+}
+
+fn jwt(text: &str) -> Presented {
+    Presented::Jwt { digest: AgentToken::digest(text), text: Secret::new(text.to_owned()) }
 }
 
 #[derive(Debug)]

@@ -85,7 +85,7 @@ impl Issuers {
     }
 
     /// Those of the config.
-    pub fn iter(&self) -> impl Iterator<Item = &Issuer> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Issuer> {
         self.all.iter()
     }
 
