@@ -50,8 +50,13 @@ impl StoreChanges {
 
     /// [`StoreChanges::apply`] for commands: a rotation tells its key this way, and waits for the answer.
     pub(super) async fn apply_with_keys(&self) -> Result<i64, String> {
-        self.keys.refresh().await.map_err(|error| error.to_string())?;
-        self.apply().await.map_err(|error| error.to_string())
+        // First of all the changes: a revocation or lockdown does not wait for a key that cannot be had just now.
+        let applied = self.apply().await.map_err(|error| error.to_string());
+        match self.keys.refresh().await {
+            // A lockdown needs no key, and is in force.
+            Err(error) if !self.plane.loader.snapshot().directory.locked => Err(error.to_string()),
+            _ => applied,
+        }
     }
 
     /// Applies what other processes and this one commit.

@@ -339,7 +339,11 @@ def test_a_revoked_token(stage):
     kept.send(f"GET /c/api/status/200 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
     assert kept.answer().status == 200
 
-    measure(kinds, opened, lambda: stage.home.nexus("token", "revoke", token_id))
+    def act():
+        stage.home.nexus("token", "revoke", token_id)
+        assert Wire(stage.port).connect(f"{API}:{stage.slow.port}", token).status == 407
+
+    measure(kinds, opened, act)
 
     # New ones, by whatever way.
     kept.send(f"GET /c/api/status/200 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
@@ -421,7 +425,13 @@ def test_a_lockdown_and_its_end(stage):
     config = (stage.home.path / "nexus.toml").read_text()
     stage.home.write_config("[limits\nbroken")
 
-    measure(kinds, opened, lambda: stage.home.nexus("lockdown"))
+    def act():
+        told = stage.home.nexus("lockdown")
+        # At once, without the key: nothing waits for it.
+        assert Wire(stage.port).connect(f"{API}:{stage.slow.port}", token).status == 407
+        assert "not confirmed" not in told.stderr
+
+    measure(kinds, opened, act)
 
     assert Wire(stage.port).connect(f"{API}:{stage.slow.port}", token).status == 407
     aborted(stage, STREAMS + WAITING, "locked_down")
