@@ -7,6 +7,7 @@ use crate::secret::{KeyId, Keyring, RootKey, random_bytes};
 use crate::store::StoreError;
 use crate::store::manifest::ManifestKey;
 use sqlx::migrate::Migrator;
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -16,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +66,7 @@ impl StoreFile {
 
         let writing = options(&path).journal_mode(SqliteJournalMode::Wal);
         let pool = || SqlitePoolOptions::new().test_before_acquire(false);
-        let writer = pool().max_connections(1).connect_lazy_with(writing.clone());
+        let writer = pool().max_connections(1).before_acquire(is_usable).connect_lazy_with(writing.clone());
         let readers = pool().max_connections(4).connect_lazy_with(reading.clone());
         let install_id = query_scalar("SELECT install_id FROM meta").fetch_optional(&mut connection).await?;
         let install_id =
@@ -191,6 +193,21 @@ impl SqliteStore {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// On a full disk SQLite rolls back by itself, and the library, whose own rollback then fails, holds that the transaction
+/// goes on. Such a connection takes no other one; it is closed, and a new one is opened.
+fn is_usable<'c>(
+    connection: &'c mut SqliteConnection,
+    _: PoolConnectionMetadata,
+) -> Pin<Box<dyn Future<Output = Result<bool, sqlx::Error>> + Send + 'c>> {
+    Box::pin(async move {
+        if connection.is_in_transaction() {
+            // A rollback that was asked for when a transaction was dropped may still be under way, and is before this.
+            connection.ping().await?;
+        }
+        Ok(!connection.is_in_transaction())
+    })
 }
 
 fn sealing_key(keyring: &Keyring) -> ManifestKey {

@@ -201,3 +201,23 @@ async fn what_is_deleted_is_overwritten() {
     assert!(!found(), "neither in the file nor in its log");
     assert_eq!(store.list_connections(&Scope::default()).await.unwrap().len(), 1);
 }
+
+/// SQLite ends a transaction by itself when the disk is full; the connection is not to be stuck in it for ever.
+#[tokio::test]
+async fn a_full_disk_is_survived() {
+    let (_directory, store) = store().await;
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
+    // As much as a full disk to the one connection that writes, and a new one has none of it.
+    sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"))).execute(&store.writer).await.unwrap();
+    let mut written = 0;
+    let error = loop {
+        match store.insert_connection(&connection(&format!("name-{written}")), false).await {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("full"), "{error}");
+    store.insert_connection(&connection("after"), false).await.unwrap();
+    let listed = store.list_connections(&Scope::default()).await.unwrap();
+    assert_eq!(listed.len(), written + 1);
+}
