@@ -145,6 +145,7 @@ fn config_code(error: &ConfigError) -> u8 {
         ConfigError::Io { source, .. } => io_code(source),
         ConfigError::Net(error) => net_code(error),
         ConfigError::Store(error) => store_code(error),
+        ConfigError::Tls(_) => 8,
     }
 }
 
@@ -185,7 +186,7 @@ mod tests {
         let exists = || StoreError::Exists { kind: "connection", name: "a".into() };
         let missing = || StoreError::NotFound { kind: "connection", name: "a".into() };
         let changed = || StoreError::Conflict { kind: "connection", name: "a".into() };
-        let address = "127.0.0.1:1".parse().expect("an address");
+        let address = "127.0.0.1:1".to_owned();
         let rows: Vec<(&str, CliError, u8)> = vec![
             ("failure", CliError::Failed("x".into()), 1),
             ("damaged record", SealError::Integrity.into(), 1),

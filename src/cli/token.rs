@@ -173,10 +173,8 @@ async fn say_how_to_use(context: &Context, install: &Install) {
         return;
     }
     let server = environment::server(&context.home, &install.config).await;
-    let address = server.address;
-    output::say(&format!(
-        "\nthe value is not shown again; the agent is set up with it as TOKEN\n  HTTPS_PROXY=http://x:TOKEN@{address}"
-    ));
+    let url = environment::with_user(&server.url, "x:TOKEN");
+    output::say(&format!("\nthe value is not shown again; the agent is set up with it as TOKEN\n  HTTPS_PROXY={url}"));
     match environment::write_bundle(&context.home) {
         Ok(bundle) => output::say(&format!("  SSL_CERT_FILE={}", bundle.display())),
         Err(error) => output::warn(&super::describe(&error)),

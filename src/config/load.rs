@@ -2,7 +2,8 @@
 
 use super::check::check_store;
 use super::read::{Files, read_files, restart_keys};
-use super::{Config, check_text, read};
+use super::server_tls::{ListenerTls, ListenersTls, TlsError};
+use super::{Config, check_text, check_text_and_files, read};
 use crate::connection::{Connection, RouteTable};
 use crate::identity::Directory;
 use crate::net::{Egress, EgressSettings};
@@ -34,6 +35,15 @@ pub struct Snapshot {
     pub generation: i64,
     /// +1 on every applied change of files.
     pub config_version: u64,
+    tls: Arc<ListenersTls>,
+}
+
+impl Snapshot {
+    /// The TLS of the config's listener with this number, if it has any.
+    #[must_use]
+    pub fn listener_tls(&self, index: usize) -> Option<&Arc<ListenerTls>> {
+        self.tls.of(index)
+    }
 }
 
 /// Why nothing was loaded; the old snapshot stays in force.
@@ -57,6 +67,9 @@ pub enum ConfigError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// A listener's TLS cannot be used.
+    #[error("TLS of a listener: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// What [`Loader::start_with`] loads from.
@@ -71,6 +84,8 @@ pub struct Sources {
     pub own_listeners: Vec<SocketAddr>,
     /// Certificates that no upstream may be trusted for: the interception CA.
     pub distrusted: Vec<CertificateDer<'static>>,
+    /// Whether the config's listeners are served, so that the files of their TLS have to be there.
+    pub serves_listeners: bool,
 }
 
 /// What [`Loader::reload_store`] did.
@@ -119,6 +134,16 @@ impl Loader {
         check_text(&path.display().to_string(), &text, &home).map_err(ConfigError::Problems)
     }
 
+    /// [`Loader::read_config`], with a look at the files that the config names.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check_config(home: &Path, file: Option<&Path>) -> Result<Config, ConfigError> {
+        let home = read::absolute(home)?;
+        let (path, text) = config_text(&home, file)?;
+        check_text_and_files(&path.display().to_string(), &text, &home).map_err(ConfigError::Problems)
+    }
+
     /// Reads what says where the store is, for commands that work on records: a file that somebody is in the middle of
     /// editing must not keep a token from being revoked.
     ///
@@ -146,7 +171,8 @@ impl Loader {
         store: Arc<dyn Store>,
         own_listeners: Vec<SocketAddr>,
     ) -> Result<Self, ConfigError> {
-        Self::start_with(Sources { home, file, store, own_listeners, distrusted: Vec::new() }).await
+        Self::start_with(Sources { home, file, store, own_listeners, distrusted: Vec::new(), serves_listeners: false })
+            .await
     }
 
     /// Loads everything for the first time.
@@ -167,6 +193,7 @@ impl Loader {
             routes: RouteTable::default(),
             generation: 0,
             config_version: 1,
+            tls: load_tls(&sources, &files.config, Arc::default()).await?,
         };
         let snapshot = with_changes(&empty, changes);
         Ok(Self {
@@ -226,7 +253,11 @@ impl Loader {
         keep(&mut config, &current.config);
 
         let inputs_differ = files.ca_digests != applied.ca_digests || egress_differs(&current.config, &config);
-        let is_same = !inputs_differ && config == *current.config && files.catalog_key == applied.catalog_key;
+        let tls = load_tls(&self.sources, &config, Arc::clone(&current.tls)).await?;
+        let is_same = !inputs_differ
+            && Arc::ptr_eq(&tls, &current.tls)
+            && config == *current.config
+            && files.catalog_key == applied.catalog_key;
         if !kept.is_empty() && files.config != applied.config {
             warn!("changes of {} apply after a restart; they are kept as they were", kept.join(", "));
         }
@@ -250,7 +281,14 @@ impl Loader {
         {
             let _publishing = self.publishing.lock().await;
             let latest = self.snapshot();
-            self.snapshot.store(Arc::new(Snapshot { config, catalog, egress, config_version, ..(*latest).clone() }));
+            self.snapshot.store(Arc::new(Snapshot {
+                config,
+                catalog,
+                egress,
+                config_version,
+                tls,
+                ..(*latest).clone()
+            }));
         }
         *applied = files;
         Ok(true)
@@ -281,6 +319,19 @@ fn egress_differs(old: &Config, new: &Config) -> bool {
         (config.dns_hosts.clone(), config.egress.allow_cidrs.clone(), config.ca_files.clone(), config.limits.connect)
     };
     inputs(old) != inputs(new)
+}
+
+async fn load_tls(
+    sources: &Sources,
+    config: &Config,
+    previous: Arc<ListenersTls>,
+) -> Result<Arc<ListenersTls>, ConfigError> {
+    if !sources.serves_listeners {
+        return Ok(previous);
+    }
+    let (listeners, home) = (config.listeners.clone(), sources.home.clone());
+    let install = sources.store.install_id().to_owned();
+    Ok(read::blocking(move || ListenersTls::load(&listeners, &home, &install, &previous)).await?)
 }
 
 async fn build_egress(
@@ -318,6 +369,7 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
         directory: Directory {
             tokens: snapshot.directory.tokens.updated(&changes.tokens, &changes.deleted_tokens),
             locked: changes.locked,
+            disabled: changes.disabled_agents.into_iter().collect(),
         },
         routes: snapshot.routes.updated(connections, &deleted),
         generation: changes.generation,

@@ -6,11 +6,13 @@ mod file;
 mod load;
 mod read;
 mod root_key;
+mod server_tls;
 mod settings;
 mod watch;
 
-pub use check::check_text;
+pub use check::{check_text, check_text_and_files};
 pub use load::{ConfigError, Loader, Reloaded, Snapshot, Sources, StoreConfig};
 pub use root_key::{RootKeyError, read_root_key};
-pub use settings::{Config, Egress, Limits, RootKeySource, Unmatched};
+pub use server_tls::{ListenerTls, TlsError};
+pub use settings::{Config, Egress, Limits, ListenAddress, ListenerConfig, RootKeySource, TlsFiles, Unmatched};
 pub use watch::watch_files;

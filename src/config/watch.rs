@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 /// Calls back through the channel whenever something under these paths may have changed: at most once per 200 ms, within
-/// two seconds of the change. The CA files that the config names are watched too. Once at the start, for what changed
+/// two seconds of the change. The files of CAs and of listeners that the config names are watched too. Once at the start, for what changed
 /// before the watch began. Ends when the receiver is dropped.
 pub fn watch_files(home: PathBuf, config_file: PathBuf) -> tokio::sync::mpsc::Receiver<()> {
     // One notice that was not taken yet stands for all changes up to the moment it is taken.
@@ -44,7 +44,7 @@ type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 struct Watch {
     home: PathBuf,
     config_file: PathBuf,
-    /// As in the last config that had no problems.
+    /// Those of listeners' TLS too, as in the last config that had no problems.
     ca_files: Vec<PathBuf>,
     /// The config's digest that `ca_files` was read from.
     ca_files_of: Option<[u8; 32]>,
@@ -186,6 +186,8 @@ impl Watch {
             && let Ok(config) = check_text("", &text, &self.home)
         {
             self.ca_files = config.ca_files;
+            let tls = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+            self.ca_files.extend(tls.flat_map(|files| files.paths()).cloned());
         }
     }
 

@@ -1,14 +1,31 @@
 //! Everyone who may call, and the one place where a proof becomes a principal.
 
-use super::{Principal, Rejected, TokenTable};
+use super::{ClientCertificate, Principal, Rejected, TokenTable};
 use crate::secret::TokenDigest;
-use crate::types::UnixSeconds;
+use crate::types::{AgentName, Scope, UnixSeconds};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// What a caller proves itself with. A tunnel keeps it and has it judged anew at each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
     /// An opaque token.
     Token(TokenDigest),
+    /// A client certificate, verified in the handshake.
+    Certificate(Arc<ClientCertificate>),
+    /// Reaching a listener that is bound to an agent.
+    Bound(Arc<BoundAgent>),
+    /// A one-time code of an invitation. Proves the right to a certificate and to nothing else.
+    Code(TokenDigest),
+}
+
+/// The agent that a listener is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BoundAgent {
+    /// Its tenant and namespace.
+    pub scope: Scope,
+    /// The agent.
+    pub agent: AgentName,
 }
 
 /// Everyone who may call. Cheap to clone; part of the snapshot.
@@ -18,6 +35,8 @@ pub struct Directory {
     pub tokens: TokenTable,
     /// Whether all agents are locked out.
     pub locked: bool,
+    /// Agents that are, each by itself.
+    pub disabled: DisabledAgents,
 }
 
 impl Directory {
@@ -29,8 +48,49 @@ impl Directory {
         if self.locked {
             return Err(Rejected::LockedOut);
         }
-        match proof {
+        let principal = match proof {
             Proof::Token(digest) => self.tokens.authenticate(digest, now),
+            Proof::Certificate(certificate) => self.certified(certificate, now),
+            Proof::Bound(bound) => {
+                self.tokens.principal_of_agent(&bound.scope, &bound.agent, now).ok_or(Rejected::Unknown)
+            }
+            Proof::Code(digest) => self.tokens.invited(digest, now),
+        }?;
+        if self.disabled.has(&principal.scope, &principal.agent) {
+            return Err(Rejected::AgentDisabled);
         }
+        Ok(principal)
+    }
+
+    fn certified(&self, certificate: &ClientCertificate, now: UnixSeconds) -> Result<Principal, Rejected> {
+        if !certificate.is_valid(now) {
+            return Err(Rejected::Expired);
+        }
+        match &certificate.record {
+            Some(record) => self.tokens.certified(record, now),
+            None => Err(Rejected::Unknown),
+        }
+    }
+}
+
+/// The agents that were disabled. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct DisabledAgents(Arc<HashMap<Scope, HashSet<AgentName>>>);
+
+impl DisabledAgents {
+    /// Whether this one is.
+    #[must_use]
+    pub fn has(&self, scope: &Scope, agent: &AgentName) -> bool {
+        !self.0.is_empty() && self.0.get(scope).is_some_and(|agents| agents.contains(agent))
+    }
+}
+
+impl FromIterator<(Scope, AgentName)> for DisabledAgents {
+    fn from_iter<I: IntoIterator<Item = (Scope, AgentName)>>(agents: I) -> Self {
+        let mut disabled: HashMap<Scope, HashSet<AgentName>> = HashMap::new();
+        for (scope, agent) in agents {
+            disabled.entry(scope).or_default().insert(agent);
+        }
+        Self(Arc::new(disabled))
     }
 }

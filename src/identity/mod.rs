@@ -1,13 +1,17 @@
 //! Who calls: a downstream proof becomes a [`Principal`].
 //!
-//! Opaque tokens; another proof is another file. Not here: what the principal may do (policy).
+//! Opaque tokens and client certificates; another proof is another file. Not here: what the principal may do (policy).
 
+mod authority;
+mod certificate;
 mod directory;
 mod proof;
 mod tokens;
 
-pub use directory::{Directory, Proof};
-pub use proof::{BasicPair, ProofError, ProxyCredentials, bearer, proxy_authorization};
+pub use authority::{AgentAuthority, AgentCaError, CertificateRequest, RequestError};
+pub use certificate::{ClientCaError, ClientCas, ClientCertificate, certificate_name};
+pub use directory::{BoundAgent, Directory, DisabledAgents, Proof};
+pub use proof::{BasicPair, ProofError, ProxyCredentials, bearer, connection_choice, proxy_authorization};
 pub use tokens::{Rejected, TokenTable};
 
 use crate::types::{AgentName, ConnectionId, HostPattern, PathPattern, RunId, Scope, TokenId};

@@ -105,8 +105,10 @@ fn token_digest(text: &str) -> Option<TokenDigest> {
     AgentToken::has_form(text).then(|| AgentToken::digest(text))
 }
 
-/// `x` and `nexus` are what people and tools write where a user name has to stand.
-fn connection_choice(user: &str) -> Option<String> {
+/// The connection that a user name beside the token chooses. `x` and `nexus` are what people and tools write where a
+/// user name has to stand.
+#[must_use]
+pub fn connection_choice(user: &str) -> Option<String> {
     (!matches!(user, "" | "x" | "nexus")).then(|| user.to_owned())
 }
 

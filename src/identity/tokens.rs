@@ -2,7 +2,7 @@
 
 use super::{Grant, Principal};
 use crate::secret::TokenDigest;
-use crate::store::{TokenRecord, TokenScope};
+use crate::store::{TokenKind, TokenRecord, TokenScope};
 use crate::types::{AgentName, HostError, PathError, PathPattern, Scope, TokenId, UnixSeconds};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ pub enum Rejected {
     /// All agents are.
     #[error("all agents are locked out")]
     LockedOut,
+    /// The agent is.
+    #[error("the agent is disabled")]
+    AgentDisabled,
 }
 
 /// Token digests to principals: SHA-256 look-up in a hash map, flat in the number of tokens. Cheap to clone.
@@ -56,7 +59,35 @@ impl TokenTable {
     /// # Errors
     /// See [`Rejected`].
     pub fn authenticate(&self, digest: &TokenDigest, now: UnixSeconds) -> Result<Principal, Rejected> {
-        self.0.live(digest, now).map(|entry| entry.principal.clone())
+        let entry = self.0.live(digest, now)?;
+        // The code of an invitation is no token.
+        if entry.kind == TokenKind::Certificate {
+            return Err(Rejected::Unknown);
+        }
+        Ok(entry.principal.clone())
+    }
+
+    /// The principal of an invitation whose code has this digest.
+    ///
+    /// # Errors
+    /// See [`Rejected`].
+    pub fn invited(&self, code: &TokenDigest, now: UnixSeconds) -> Result<Principal, Rejected> {
+        let entry = self.0.live(code, now)?;
+        if entry.kind != TokenKind::Certificate {
+            return Err(Rejected::Unknown);
+        }
+        Ok(entry.principal.clone())
+    }
+
+    /// The principal of the record that a certificate of this install names.
+    ///
+    /// # Errors
+    /// See [`Rejected`].
+    pub fn certified(&self, id: &TokenId, now: UnixSeconds) -> Result<Principal, Rejected> {
+        let entry = self.0.by_id.get(id).filter(|entry| entry.kind == TokenKind::Certificate);
+        let entry = entry.ok_or(Rejected::Unknown)?;
+        entry.check(now)?;
+        Ok(entry.principal.clone())
     }
 
     /// Whether the token would be accepted now: what requests inside an open tunnel ask again.
@@ -78,6 +109,12 @@ impl TokenTable {
         tokens.iter().find(|entry| entry.check(now).is_ok()).map(|entry| entry.principal.clone())
     }
 
+    /// When the token with this id ends, if it ends by itself.
+    #[must_use]
+    pub fn end_of(&self, id: &TokenId) -> Option<UnixSeconds> {
+        self.0.by_id.get(id)?.expires_at
+    }
+
     /// How many tokens there are, dead ones included.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -96,6 +133,7 @@ impl TokenTable {
 struct Entry {
     principal: Principal,
     id: TokenId,
+    kind: TokenKind,
     digest: TokenDigest,
     previous: Option<(TokenDigest, UnixSeconds)>,
     created_at: UnixSeconds,
@@ -135,6 +173,7 @@ impl Entry {
                 }),
             },
             id: record.id.clone(),
+            kind: record.kind,
             digest: record.digest,
             previous: record.previous,
             created_at: record.created_at,

@@ -7,6 +7,7 @@ mod blind;
 mod connect;
 mod front;
 mod leaf;
+mod wire;
 
 pub use authority::{AuthorityError, CertificateAuthority};
 pub use front::{BindError, Front, Listening};

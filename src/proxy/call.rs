@@ -1,12 +1,13 @@
 //! `POST /v1/call`: one uniform call for agent frameworks.
 
 use super::body::ResponseBody;
-use super::downstream::{AgentBody, Intake, authenticate};
+use super::downstream::{AgentBody, Intake, authenticate, standing_proof};
 use super::exchange::exchange;
 use super::finish::Record;
 use super::plane::Plane;
 use super::reject::{Code, Rejection};
 use super::tokens::TOKEN_HEADER;
+use super::tunnel::Entry;
 use crate::config::Snapshot;
 use crate::connection::destination_for;
 use crate::identity::Proof;
@@ -52,13 +53,18 @@ fn get() -> String {
 pub(super) async fn call(
     plane: &Arc<Plane>,
     snapshot: &Arc<Snapshot>,
+    entry: &Entry,
     record: &mut Option<Record>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
     this.method(request.method());
     let (parts, body) = request.into_parts();
-    let principal = authenticate(plane, snapshot, this.client(), &Proof::Token(token(&parts.headers)?)).await?;
+    let proof = match token(&parts.headers)? {
+        Some(token) => Proof::Token(token),
+        None => standing_proof(entry, &parts.headers)?,
+    };
+    let principal = authenticate(plane, snapshot, this.client(), &proof).await?;
     this.principal(&principal);
     if parts.method != Method::POST {
         return Err(Rejection::new(Code::BadRequest, "calls are POST requests", "POST a JSON object to /v1/call"));
@@ -164,7 +170,7 @@ fn absolute(url: &str) -> Result<(crate::types::Target, CanonicalPath), Rejectio
     Ok((target, path))
 }
 
-fn token(headers: &HeaderMap) -> Result<crate::secret::TokenDigest, Rejection> {
+fn token(headers: &HeaderMap) -> Result<Option<crate::secret::TokenDigest>, Rejection> {
     let mut found = None;
     for value in headers.get_all(TOKEN_HEADER).iter().chain(headers.get_all(AUTHORIZATION)) {
         let text = value.to_str().unwrap_or_default().trim();
@@ -181,10 +187,11 @@ fn token(headers: &HeaderMap) -> Result<crate::secret::TokenDigest, Rejection> {
         }
         found = Some(digest);
     }
-    found.ok_or_else(Rejection::auth_required)
+    Ok(found)
 }
 
-async fn collect(body: Incoming, limit: usize, what: &'static str) -> Result<Bytes, Rejection> {
+/// A whole body, `limit` bytes at most.
+pub(super) async fn collect(body: Incoming, limit: usize, what: &'static str) -> Result<Bytes, Rejection> {
     let collecting = Limited::new(body, limit).collect();
     let Ok(collected) = tokio::time::timeout(CALL_TIME, collecting).await else {
         return Err(

@@ -8,10 +8,10 @@ use super::tunnel::Entry;
 use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::connection::{Choice, destination_for};
-use crate::identity::{Principal, Proof, ProofError, proxy_authorization};
-use crate::types::{CanonicalPath, PathError, Scheme, Target};
+use crate::identity::{BasicPair, Principal, Proof, ProofError, connection_choice, proxy_authorization};
+use crate::types::{CanonicalPath, Host, PathError, Scheme, Target};
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, PROXY_AUTHORIZATION};
+use http::header::{HOST, HeaderMap, ORIGIN, PROXY_AUTHORIZATION};
 use http::{Method, Uri};
 use hyper::body::Incoming;
 use std::net::IpAddr;
@@ -64,6 +64,8 @@ pub fn way_of(entry: &Entry, uri: &Uri) -> Option<Way> {
     }
     match uri.path() {
         "/v1/call" => Some(Way::Call),
+        // A certificate is for the key of whoever asks: nobody in between may put in another one.
+        "/v1/enroll" | "/v1/enroll/renew" if entry.is_tls => Some(Way::Enroll),
         path if path.starts_with("/c/") => Some(Way::BaseUrl),
         _ => None,
     }
@@ -162,7 +164,8 @@ pub async fn forward(
     }
     let target = target.clone();
     record.target(&target);
-    let (_, principal, user_choice) = proxy_proof(plane, snapshot, record.client(), &parts.headers).await?;
+    let (_, principal, user_choice) =
+        proxy_proof(plane, snapshot, record.client(), &parts.headers, entry.standing.as_ref()).await?;
     record.principal(&principal);
     refuse_trace(&parts.method)?;
     let path = path_of(&parts.uri)?;
@@ -189,6 +192,7 @@ pub async fn forward(
 pub async fn base_url(
     plane: &Plane,
     snapshot: &Snapshot,
+    entry: &Entry,
     record: &mut Record,
     request: http::Request<Incoming>,
 ) -> Result<Intake, Rejection> {
@@ -207,11 +211,14 @@ pub async fn base_url(
     }
     let found = find_tokens(&parts.headers, rest)?;
     record.path(&path_under("", &mask_tokens(rest)).unwrap_or_else(|_| root()));
-    let digest = found.as_ref().map(|found| found.digest).ok_or_else(Rejection::auth_required)?;
-    let principal = authenticate(plane, snapshot, record.client(), &Proof::Token(digest)).await?;
+    let proof = match &found {
+        Some(found) => Proof::Token(found.digest),
+        None => standing_proof(entry, &parts.headers)?,
+    };
+    let principal = authenticate(plane, snapshot, record.client(), &proof).await?;
     record.principal(&principal);
     let connection = snapshot.routes.granted(&principal, name).ok_or_else(Rejection::unknown_connection)?;
-    if !found.is_some_and(|found| found.is_looked_at(&connection)) {
+    if found.is_some_and(|found| !found.is_looked_at(&connection)) {
         return Err(Rejection::auth_required());
     }
     let (rest, prefix_taken) = take_tokens(&mut parts.headers, rest, &connection);
@@ -242,7 +249,8 @@ pub async fn base_url(
     })
 }
 
-/// What `Proxy-Authorization` holds, the principal that it proves, and the user name's choice of connection.
+/// What `Proxy-Authorization` holds, the principal that it proves, and the user name's choice of connection. Without a
+/// token there, what the connection itself proves counts.
 ///
 /// # Errors
 /// 407, or 400 for contradicting tokens.
@@ -251,17 +259,57 @@ pub async fn proxy_proof(
     snapshot: &Snapshot,
     client: Option<IpAddr>,
     headers: &HeaderMap,
+    standing: Option<&Proof>,
 ) -> Result<(Proof, Principal, Option<String>), Rejection> {
     let values = headers.get_all(PROXY_AUTHORIZATION).iter().map(http::HeaderValue::as_bytes);
-    let credentials = proxy_authorization(values).map_err(|error| match error {
-        ProofError::Missing | ProofError::Malformed => Rejection::auth_required(),
-        ProofError::Conflicting => {
-            Rejection::new(Code::BadRequest, error.to_string(), "send one agent token").and_close()
+    let (proof, choice) = match proxy_authorization(values) {
+        Ok(credentials) => (Proof::Token(credentials.token), credentials.connection),
+        Err(ProofError::Missing) if standing.is_some() => {
+            let proof = standing.cloned().ok_or_else(Rejection::auth_required)?;
+            (proof, choice_alone(headers))
         }
-    })?;
-    let proof = Proof::Token(credentials.token);
+        Err(ProofError::Missing | ProofError::Malformed) => return Err(Rejection::auth_required()),
+        Err(error @ ProofError::Conflicting) => {
+            return Err(Rejection::new(Code::BadRequest, error.to_string(), "send one agent token").and_close());
+        }
+    };
     let principal = authenticate(plane, snapshot, client, &proof).await?;
-    Ok((proof, principal, credentials.connection))
+    Ok((proof, principal, choice))
+}
+
+/// The choice of connection in the user name of proxy credentials without a token.
+fn choice_alone(headers: &HeaderMap) -> Option<String> {
+    let pair = BasicPair::from_header(headers.get(PROXY_AUTHORIZATION)?.as_bytes())?;
+    // Exposed to see whether it names a connection: there is no token in it.
+    connection_choice(pair.user.expose())
+}
+
+/// What the connection itself proves, for a request to this server's own paths without a token. A web page must not be
+/// able to make it: the browser of a person at this machine reaches loopback listeners too.
+pub(super) fn standing_proof(entry: &Entry, headers: &HeaderMap) -> Result<Proof, Rejection> {
+    let proof = entry.standing.clone().ok_or_else(Rejection::auth_required)?;
+    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return Err(Rejection::new(
+            Code::Denied,
+            "a web page's request needs an agent token",
+            "send the token in X-Nexus-Token",
+        ));
+    }
+    // Under a name of its own a page is not another origin: DNS may point it here.
+    let is_by_name = |host: &http::HeaderValue| {
+        Target::parse_authority(Scheme::Http, host.as_bytes()).is_ok_and(|target| match target.host {
+            Host::Ip(_) => false,
+            Host::Name(name) => &*name != "localhost",
+        })
+    };
+    if matches!(proof, Proof::Bound(_)) && entry.client.is_some() && headers.get_all(HOST).iter().any(is_by_name) {
+        return Err(Rejection::new(
+            Code::Misdirected,
+            "without an agent token this listener answers to its address and to localhost",
+            "use the address in the URL, or send the token in X-Nexus-Token",
+        ));
+    }
+    Ok(proof)
 }
 
 /// The principal that a proof proves; wrong ones are counted.

@@ -20,7 +20,9 @@ pub mod tunnel;
 pub mod upstream;
 
 mod call;
+mod enroll;
 
+pub use enroll::Enrolment;
 pub use plane::Plane;
 pub use tunnel::{Entry, Tunnel};
 
@@ -90,8 +92,9 @@ async fn answer(
         hygiene::asks_for_websocket(request.method(), request.headers()).then(|| hyper::upgrade::on(&mut request));
     let mut intake = match way {
         Some(Way::Intercepted) => downstream::intercepted(plane, snapshot, entry, this, request)?,
-        Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, this, request).await?,
-        Some(Way::Call) => return call::call(plane, snapshot, record, request).await,
+        Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, entry, this, request).await?,
+        Some(Way::Call) => return call::call(plane, snapshot, entry, record, request).await,
+        Some(Way::Enroll) => return enroll::enroll(plane, snapshot, entry, record, request).await,
         Some(_) => downstream::forward(plane, snapshot, entry, this, request).await?,
         None => {
             this.method(request.method());

@@ -1,6 +1,7 @@
 //! What every request of the process shares.
 
 use super::body::RequestBody;
+use super::enroll::Enrolment;
 use super::hygiene::Pseudonym;
 use super::replay::ReplayBudget;
 use crate::audit::Spool;
@@ -34,6 +35,8 @@ pub struct Plane {
     pub pseudonym: Pseudonym,
     /// The time of day.
     pub clock: Clock,
+    /// What certificates of agents are issued with.
+    pub enrolment: Arc<Enrolment>,
     /// When connections and tokens were last used.
     pub usage: Arc<UsageLog>,
     /// Connections, tunnels and upgraded streams, waited for at the end.

@@ -10,7 +10,7 @@ mod root_key;
 mod sealed;
 mod value;
 
-pub use agent_token::{AgentToken, TokenDigest};
+pub use agent_token::{AgentToken, EnrolmentCode, TokenDigest};
 pub use fields::SecretFields;
 pub use keyring::{KeyId, Keyring};
 pub use private_file::write_private_file;

@@ -17,7 +17,7 @@ fn with(pairs: &[(&str, &str)], truststore: Option<&str>) -> HashMap<String, Str
     let environment: HashMap<String, OsString> =
         pairs.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
     let token = Secret::new("nxt_value".to_owned());
-    variables("127.0.0.1:8470", &token, &files(truststore), &|name| environment.get(name).cloned())
+    variables("http://127.0.0.1:8470", &token, &files(truststore), &|name| environment.get(name).cloned())
         .into_iter()
         .map(|(name, value)| (name, value.expose().to_owned()))
         .collect()

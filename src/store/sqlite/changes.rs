@@ -42,6 +42,12 @@ impl SqliteStore {
                 Err(error) => changes.deleted_tokens.extend(damaged(row, &error, TokenId::parse)),
             }
         }
+        // All of them, since an agent that was enabled again has left no row.
+        let disabled =
+            query("SELECT tenant, namespace, agent FROM disabled_agents").fetch_all(&mut *transaction).await?;
+        for row in &disabled {
+            changes.disabled_agents.push((rows::scope(row)?, rows::agent(row)?));
+        }
         let tombstones: Vec<(String, String)> = query_as("SELECT kind, id FROM tombstones WHERE generation > ?")
             .bind(since)
             .fetch_all(&mut *transaction)

@@ -1,6 +1,7 @@
 //! The store in an SQLite file (WAL, `synchronous=FULL`, `secure_delete=ON`, `busy_timeout` 5 s, writes
 //! `BEGIN IMMEDIATE`).
 
+mod agents;
 mod apps;
 mod changes;
 mod connections;
@@ -19,7 +20,7 @@ use super::{
     StoreError, TokenRecord, Usage,
 };
 use crate::secret::{Keyring, TokenDigest};
-use crate::types::{ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
+use crate::types::{AgentName, ConnectionId, ConnectionName, Scope, TokenId, UnixSeconds};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
 use sqlx::{Transaction, query_scalar};
 use std::path::PathBuf;
@@ -175,5 +176,23 @@ impl Store for SqliteStore {
 
     async fn usage(&self, scope: &Scope) -> Result<Vec<Usage>, StoreError> {
         self.read_usage(scope).await
+    }
+
+    async fn redeem_code(&self, code: TokenDigest, now: UnixSeconds) -> Result<TokenRecord, StoreError> {
+        self.take_code(code, now).await
+    }
+
+    async fn set_agent_disabled(
+        &self,
+        scope: &Scope,
+        agent: &AgentName,
+        disabled: bool,
+        now: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        self.write_agent_disabled(scope, agent, disabled, now).await
+    }
+
+    async fn disabled_agents(&self, scope: &Scope) -> Result<Vec<(AgentName, UnixSeconds)>, StoreError> {
+        self.read_disabled_agents(scope).await
     }
 }
