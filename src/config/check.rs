@@ -1,5 +1,7 @@
 //! From the file's text to [`Config`]: validated without I/O, all problems at once.
 
+mod certificates;
+mod identity;
 mod listeners;
 mod server;
 
@@ -57,7 +59,7 @@ type ReadSection = fn(&mut Document<'_>, Section<'_>, &mut Config);
 /// Reads what can be read; the rest keeps its default and is a problem.
 fn read(document: &mut Document<'_>, mut root: Section<'_>) -> Config {
     let mut config = Config::default();
-    let sections: [(&'static str, ReadSection); 7] = [
+    let sections: [(&'static str, ReadSection); 8] = [
         ("server", server::server),
         ("store", store),
         ("dns", dns),
@@ -65,6 +67,7 @@ fn read(document: &mut Document<'_>, mut root: Section<'_>) -> Config {
         ("upstream", upstream),
         ("limits", limits),
         ("audit", audit),
+        ("identity", identity_section),
     ];
     for (key, read_section) in sections {
         let section = root.section(document, key);
@@ -289,6 +292,11 @@ fn audit(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Con
             }
         }
     }
+    section.finish(document);
+}
+
+fn identity_section(document: &mut Document<'_>, mut section: Section<'_>, config: &mut Config) {
+    certificates::certificates(document, &mut section, config);
     section.finish(document);
 }
 

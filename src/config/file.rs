@@ -188,6 +188,11 @@ impl<'d> Value<'d> {
         document.problem(&self.place, format!("expected {expected}, found {found}"));
     }
 
+    /// Whether it is a text.
+    pub(super) fn is_text(&self) -> bool {
+        self.value.is_str()
+    }
+
     /// The text.
     pub(super) fn text(self, document: &mut Document<'_>) -> Option<(&'d str, Place)> {
         self.text_or(document, "text in quotes")

@@ -189,7 +189,7 @@ impl Loader {
             config: Arc::new(files.config.clone()),
             catalog: Arc::clone(&files.catalog),
             egress,
-            directory: Directory::default(),
+            directory: Directory { certificates: files.config.certificates.as_slice().into(), ..Directory::default() },
             routes: RouteTable::default(),
             generation: 0,
             config_version: 1,
@@ -223,8 +223,9 @@ impl Loader {
             // The store was restored from a backup: nothing that is in memory counts any more.
             warn!(generation = changes.generation, "the store went back to an earlier state; reading all of it again");
             let all = self.sources.store.changes_since(0).await?;
-            let empty =
-                Snapshot { routes: RouteTable::default(), directory: Directory::default(), ..(*current).clone() };
+            let certificates = Arc::clone(&current.directory.certificates);
+            let directory = Directory { certificates, ..Directory::default() };
+            let empty = Snapshot { routes: RouteTable::default(), directory, ..(*current).clone() };
             with_changes(&empty, all)
         } else if changes.generation == current.generation {
             return Ok(Reloaded { generation: current.generation, deleted });
@@ -365,13 +366,16 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
             }
         }
     }
+    let routes = snapshot.routes.updated(connections, &deleted);
     Snapshot {
         directory: Directory {
             tokens: snapshot.directory.tokens.updated(&changes.tokens, &changes.deleted_tokens),
             locked: changes.locked,
             disabled: changes.disabled_agents.into_iter().collect(),
+            names: Some(Arc::new(routes.clone())),
+            ..snapshot.directory.clone()
         },
-        routes: snapshot.routes.updated(connections, &deleted),
+        routes,
         generation: changes.generation,
         ..snapshot.clone()
     }

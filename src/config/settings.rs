@@ -1,7 +1,7 @@
 //! The checked configuration: domain types, every default safe.
 
 use crate::audit::AuditSettings;
-use crate::identity::BoundAgent;
+use crate::identity::{BoundAgent, CertificateMapping};
 use crate::types::Host;
 use std::collections::HashMap;
 use std::fmt;
@@ -174,6 +174,8 @@ pub struct Config {
     pub limits: Limits,
     /// Audit settings.
     pub audit: AuditSettings,
+    /// What certificates of the operator's own CAs mean.
+    pub certificates: Vec<CertificateMapping>,
     /// Warnings about dangerous but allowed settings, for the log.
     pub warnings: Vec<String>,
 }
@@ -193,6 +195,7 @@ impl Default for Config {
             ca_files: Vec::new(),
             limits: Limits::default(),
             audit: AuditSettings::default(),
+            certificates: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Connection;
 use super::shared_map::SharedMap;
-use crate::identity::Principal;
+use crate::identity::{Names, Principal};
 use crate::types::{ConnectionId, HostPattern, Scope, Target};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -92,6 +92,15 @@ impl RouteTable {
                 }
             }
         }
+    }
+}
+
+impl Names for RouteTable {
+    /// An enabled connection by name, or any by id.
+    fn connection(&self, scope: &Scope, name_or_id: &str) -> Option<ConnectionId> {
+        let by_id = self.0.by_id.get(name_or_id).filter(|connection| connection.scope == *scope);
+        let found = by_id.or_else(|| self.0.scopes.get(scope)?.by_name.get(name_or_id))?;
+        Some(found.id.clone())
     }
 }
 

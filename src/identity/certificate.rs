@@ -1,6 +1,7 @@
 //! Client certificates: which CAs are believed, and what a verified certificate says of its holder. Only alternative
 //! names count; subjects never do.
 
+use super::{Attributes, Mapping};
 use crate::types::{TokenId, UnixSeconds};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::aws_lc_rs;
@@ -8,6 +9,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use x509_parser::extensions::GeneralName;
@@ -105,8 +107,7 @@ impl ClientCas {
         Ok(ClientCertificate {
             record,
             is_own,
-            uris,
-            dns,
+            attributes: attributes(&uris, &dns),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
         })
@@ -120,10 +121,9 @@ pub struct ClientCertificate {
     pub record: Option<TokenId>,
     /// Whether the install's own CA issued it.
     pub is_own: bool,
-    /// Its URIs, as written.
-    pub uris: Vec<String>,
-    /// Its DNS names, lower case.
-    pub dns: Vec<String>,
+    /// Its names, for rules: `uri` and `dns`, a list where there are several; of a single URI `trust_domain` and `path`,
+    /// its segments; `sub`, the name where there is one alone.
+    pub attributes: Attributes,
     /// When it begins.
     pub not_before: UnixSeconds,
     /// When it ends.
@@ -136,6 +136,38 @@ impl ClientCertificate {
     pub fn is_valid(&self, now: UnixSeconds) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
+}
+
+/// What certificates of the operator's own CAs mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateMapping {
+    /// What the config calls it; stands in the audit record as the issuer.
+    pub name: Arc<str>,
+    /// From names to a principal.
+    pub mapping: Mapping,
+}
+
+fn attributes(uris: &[String], dns: &[String]) -> Attributes {
+    let mut attributes = Attributes::new();
+    for (name, values) in [("uri", uris), ("dns", dns)] {
+        match values {
+            [] => {}
+            [value] => drop(attributes.insert(name.to_owned(), Value::from(value.as_str()))),
+            values => drop(attributes.insert(name.to_owned(), Value::from(values.to_vec()))),
+        }
+    }
+    if let ([name], []) | ([], [name]) = (uris, dns) {
+        attributes.insert("sub".to_owned(), Value::from(name.as_str()));
+    }
+    if let [uri] = uris
+        && let Some((_, rest)) = uri.split_once("://")
+    {
+        let (domain, path) = rest.split_once('/').unwrap_or((rest, ""));
+        attributes.insert("trust_domain".to_owned(), Value::from(domain));
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        attributes.insert("path".to_owned(), Value::from(segments));
+    }
+    attributes
 }
 
 /// The name in the certificate of an enrolled agent.

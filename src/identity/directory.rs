@@ -1,8 +1,8 @@
 //! Everyone who may call, and the one place where a proof becomes a principal.
 
-use super::{ClientCertificate, Principal, Rejected, TokenTable};
+use super::{Attributes, CertificateMapping, ClientCertificate, Mapping, Names, Principal, Rejected, TokenTable};
 use crate::secret::TokenDigest;
-use crate::types::{AgentName, Scope, UnixSeconds};
+use crate::types::{AgentName, ConnectionId, Scope, UnixSeconds};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -37,6 +37,10 @@ pub struct Directory {
     pub locked: bool,
     /// Agents that are, each by itself.
     pub disabled: DisabledAgents,
+    /// Where mappings find connections by their names; none finds none.
+    pub names: Option<Arc<dyn Names>>,
+    /// What certificates of the operator's own CAs mean; the first that fits holds.
+    pub certificates: Arc<[CertificateMapping]>,
 }
 
 impl Directory {
@@ -68,8 +72,47 @@ impl Directory {
         }
         match &certificate.record {
             Some(record) => self.tokens.certified(record, now),
-            None => Err(Rejected::Unknown),
+            // What the install's own CA signs and no record is named by means nothing.
+            None if certificate.is_own => Err(Rejected::Unknown),
+            None => self.certified_by_rule(certificate),
         }
+    }
+
+    fn certified_by_rule(&self, certificate: &ClientCertificate) -> Result<Principal, Rejected> {
+        let names: &dyn Names = self.names.as_deref().unwrap_or(&NoNames);
+        let mut refused = None;
+        for CertificateMapping { name, mapping } in &*self.certificates {
+            match mapping.principal(name, &certificate.attributes, names) {
+                Ok(principal) => return Ok(principal),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if let Some(error) = refused {
+            tracing::info!("a client certificate that no rule of identity.certificate fits was refused: {error}");
+        }
+        Err(Rejected::NotMapped)
+    }
+
+    /// The principal that a mapping makes of verified attributes, with the connections as they are in this snapshot.
+    /// `issuer` is the name, from the config, of who vouches for them.
+    ///
+    /// # Errors
+    /// [`Rejected::NotMapped`].
+    pub fn mapped(&self, mapping: &Mapping, issuer: &Arc<str>, attributes: &Attributes) -> Result<Principal, Rejected> {
+        let none: &dyn Names = &NoNames;
+        mapping.principal(issuer, attributes, self.names.as_deref().unwrap_or(none)).map_err(|error| {
+            tracing::info!(%issuer, "a caller that {issuer} vouches for was refused: {error}");
+            Rejected::NotMapped
+        })
+    }
+}
+
+#[derive(Debug)]
+struct NoNames;
+
+impl Names for NoNames {
+    fn connection(&self, _: &Scope, _: &str) -> Option<ConnectionId> {
+        None
     }
 }
 

@@ -5,12 +5,14 @@
 mod authority;
 mod certificate;
 mod directory;
+mod mapping;
 mod proof;
 mod tokens;
 
 pub use authority::{AgentAuthority, AgentCaError, CertificateRequest, RequestError};
-pub use certificate::{ClientCaError, ClientCas, ClientCertificate, certificate_name};
+pub use certificate::{CertificateMapping, ClientCaError, ClientCas, ClientCertificate, certificate_name};
 pub use directory::{BoundAgent, Directory, DisabledAgents, Proof};
+pub use mapping::{Attributes, Claim, Condition, Mapping, MappingError, Names, Rule, Template, TemplateError};
 pub use proof::{BasicPair, ProofError, ProxyCredentials, bearer, connection_choice, proxy_authorization};
 pub use tokens::{Rejected, TokenTable};
 

@@ -26,6 +26,9 @@ pub enum Rejected {
     /// The agent is.
     #[error("the agent is disabled")]
     AgentDisabled,
+    /// Verified, but the config grants nothing to such callers.
+    #[error("nothing is granted to callers with such attributes")]
+    NotMapped,
 }
 
 /// Token digests to principals: SHA-256 look-up in a hash map, flat in the number of tokens. Cheap to clone.

@@ -4,6 +4,7 @@
 
 mod clock;
 mod duration;
+mod glob;
 mod host;
 mod ids;
 mod path;
@@ -11,6 +12,7 @@ mod target;
 
 pub use clock::{Clock, UnixSeconds};
 pub use duration::{DurationError, format_duration, parse_duration};
+pub use glob::Glob;
 pub use host::{Host, HostError, HostPattern};
 pub use ids::{
     AgentName, ConnectionId, ConnectionName, NameError, NamespaceName, ProviderId, RequestId, RunId, Scope, TenantName,

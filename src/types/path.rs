@@ -291,7 +291,7 @@ fn segment_matches(pattern: &[u8], segment: &[u8]) -> bool {
 
 /// Matches items against a pattern in which some items stand for any number of items. Going back to the last such item
 /// only is enough, so that each pair is compared at most once.
-fn wildcard_matches<P, T>(
+pub(super) fn wildcard_matches<P, T>(
     pattern: &[P],
     items: &[T],
     is_any: impl Fn(&P) -> bool,

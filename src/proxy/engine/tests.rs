@@ -15,7 +15,15 @@ fn serving() -> Serving {
 }
 
 fn entry() -> Entry {
-    Entry { client: None, tunnel: None, is_private: true, decision: None, close: Arc::default() }
+    Entry {
+        client: None,
+        tunnel: None,
+        is_private: true,
+        is_tls: false,
+        standing: None,
+        decision: None,
+        close: Arc::default(),
+    }
 }
 
 async fn answer(request: Request<Incoming>, _: Arc<Entry>) -> Response<ResponseBody> {
