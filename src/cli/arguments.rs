@@ -1,7 +1,7 @@
 //! The whole command line as one type, and the way from it to an exit code.
 
 use super::{
-    CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
+    CliError, Context, Global, agent, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
     explain, init, output, provider, register, run, token, up,
 };
 use clap::{Parser, Subcommand};
@@ -53,6 +53,9 @@ pub enum Command {
     /// Agent tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Agents: invite and enroll them with certificates, list, disable and enable them
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
     /// Run a command as an agent, with a token for this run only
     Run(run::Run),
     /// Print the variables that send a program's requests through nexus
@@ -129,6 +132,7 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Test(command) => command.execute(context).await,
         Command::App(command) => command.execute(context).await,
         Command::Token(command) => command.execute(context).await,
+        Command::Agent(command) => command.execute(context).await,
         Command::Run(command) => command.execute(context).await,
         Command::Env(command) => command.execute(context).await,
         Command::Ca(command) => command.execute(context).await,

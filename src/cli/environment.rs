@@ -52,6 +52,13 @@ pub(super) async fn running_server(home: &Home) -> Option<String> {
     best(urls)
 }
 
+/// The URL of a TLS listener of a running server of this home.
+pub(super) async fn tls_server(home: &Home) -> Option<String> {
+    let servers = control_sockets(&home.path).await;
+    let listed = servers.iter().flat_map(|(_, status)| status["listen"].as_array().into_iter().flatten());
+    listed.filter_map(|text| text.as_str()).find(|text| text.starts_with("https://")).map(str::to_owned)
+}
+
 /// Clear text on loopback first, which every client can use; then TLS; then what is left.
 fn best(urls: Vec<String>) -> Option<String> {
     let address = |url: &str| url.strip_prefix("http://")?.parse::<SocketAddr>().ok();

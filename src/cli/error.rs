@@ -17,6 +17,9 @@ pub enum CliError {
     /// A record, provider or file that was named is not there.
     #[error("{0}")]
     NotFound(String),
+    /// A proof of identity was not taken.
+    #[error("{0}")]
+    Unauthorised(String),
     /// Policy says no.
     #[error("{0}")]
     Denied(String),
@@ -91,6 +94,7 @@ impl CliError {
         match self {
             Self::Usage(_) => 2,
             Self::NotFound(_) => 3,
+            Self::Unauthorised(_) => 4,
             Self::Denied(_) => 5,
             Self::Conflict(_) => 6,
             Self::Unreachable(_) => 7,
@@ -197,6 +201,7 @@ mod tests {
             ("no install", AppError::NotInitialised { home: "/x".into() }.into(), 3),
             ("no such file", CliError::io("/x")(io(std::io::ErrorKind::NotFound)), 3),
             ("not authorised", CliError::io("/x")(io(std::io::ErrorKind::PermissionDenied)), 4),
+            ("proof not taken", CliError::Unauthorised("x".into()), 4),
             ("denied", CliError::Denied("x".into()), 5),
             ("taken name", exists().into(), 6),
             ("changed meanwhile", changed().into(), 6),

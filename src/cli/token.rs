@@ -264,7 +264,7 @@ pub(super) fn state(token: &TokenRecord, now: UnixSeconds) -> &'static str {
     }
 }
 
-fn parse_expiry(text: &str) -> Result<Expiry, String> {
+pub(super) fn parse_expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" {
         return Ok(Expiry::Never);
     }
@@ -275,12 +275,12 @@ fn parse_expiry(text: &str) -> Result<Expiry, String> {
     }
 }
 
-fn parse_method(text: &str) -> Result<String, String> {
+pub(super) fn parse_method(text: &str) -> Result<String, String> {
     let upper = text.trim().to_ascii_uppercase();
     http::Method::from_bytes(upper.as_bytes()).map_err(|_| format!("{text:?} is not a method; write GET,HEAD"))?;
     Ok(upper)
 }
 
-fn parse_pattern(text: &str) -> Result<PathPattern, String> {
+pub(super) fn parse_pattern(text: &str) -> Result<PathPattern, String> {
     PathPattern::parse(text).map_err(|error| error.to_string())
 }

@@ -347,6 +347,7 @@ async fn build_egress(
         connect: config.limits.connect,
         own_listeners: sources.own_listeners.clone(),
         distrusted: sources.distrusted.clone(),
+        ..EgressSettings::default()
     };
     let egress = read::blocking(move || Egress::new(settings, previous.as_deref())).await?;
     Ok(Arc::new(egress))

@@ -1,5 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::config::{ListenAddress, ListenerConfig, TlsFiles};
+use crate::identity::BoundAgent;
+use crate::types::{AgentName, Scope};
 use proptest::prelude::*;
 
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
@@ -144,7 +147,7 @@ namespace = "prod"
 "#;
     let config = check_text("nexus.toml", text, Path::new("/home")).unwrap();
     let path = PathBuf::from;
-    let unix = |name: &str| ListenAddress::Unix(path(name));
+    let unix = |name: &str| ListenAddress::Unix(PathBuf::from(name));
     let bound = |tenant: &str, namespace: &str| BoundAgent {
         scope: Scope { tenant: tenant.parse().unwrap(), namespace: namespace.parse().unwrap() },
         agent: AgentName::parse("java").unwrap(),
