@@ -192,6 +192,11 @@ async fn rotate(context: &Context, id: &TokenId, grace: Duration) -> Result<(), 
     if record.revoked_at.is_some() {
         return Err(CliError::Conflict(format!("token {id} was revoked; make a new one: nexus token create")));
     }
+    if record.kind != TokenKind::Opaque {
+        return Err(CliError::Conflict(format!(
+            "{id} has no value to rotate; a certificate is renewed on the agent's host: nexus agent renew"
+        )));
+    }
     let value = AgentToken::generate();
     // Hashed, because the store keeps no value.
     let digest = AgentToken::digest(value.value().expose());

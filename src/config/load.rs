@@ -185,15 +185,16 @@ impl Loader {
         log_warnings(&files.config, &[]);
         let egress = build_egress(&sources, &files.config, None).await?;
         let changes = sources.store.changes_since(0).await?;
+        let tls = load_tls(&sources, &files.config, Arc::default()).await?;
         let empty = Snapshot {
             config: Arc::new(files.config.clone()),
             catalog: Arc::clone(&files.catalog),
             egress,
-            directory: Directory { certificates: files.config.certificates.as_slice().into(), ..Directory::default() },
+            directory: told_by_files(&files.config, &tls, Directory::default()),
             routes: RouteTable::default(),
             generation: 0,
             config_version: 1,
-            tls: load_tls(&sources, &files.config, Arc::default()).await?,
+            tls,
         };
         let snapshot = with_changes(&empty, changes);
         Ok(Self {
@@ -223,8 +224,7 @@ impl Loader {
             // The store was restored from a backup: nothing that is in memory counts any more.
             warn!(generation = changes.generation, "the store went back to an earlier state; reading all of it again");
             let all = self.sources.store.changes_since(0).await?;
-            let certificates = Arc::clone(&current.directory.certificates);
-            let directory = Directory { certificates, ..Directory::default() };
+            let directory = told_by_files(&current.config, &current.tls, Directory::default());
             let empty = Snapshot { routes: RouteTable::default(), directory, ..(*current).clone() };
             with_changes(&empty, all)
         } else if changes.generation == current.generation {
@@ -320,6 +320,15 @@ fn egress_differs(old: &Config, new: &Config) -> bool {
         (config.dns_hosts.clone(), config.egress.allow_cidrs.clone(), config.ca_files.clone(), config.limits.connect)
     };
     inputs(old) != inputs(new)
+}
+
+/// The directory with what the files say of callers.
+fn told_by_files(config: &Config, tls: &ListenersTls, directory: Directory) -> Directory {
+    Directory {
+        certificates: config.certificates.as_slice().into(),
+        client_roots: Arc::new(tls.client_roots()),
+        ..directory
+    }
 }
 
 async fn load_tls(

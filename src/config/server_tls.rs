@@ -1,13 +1,14 @@
 //! TLS of listeners, from the files that the config names.
 
 use super::{ListenerConfig, TlsFiles, read};
-use crate::identity::{ClientCas, ClientCertificate};
+use crate::identity::{ClientCas, ClientCertificate, RootId};
 use crate::types::UnixSeconds;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,6 +102,12 @@ impl ListenersTls {
             listener.tls.as_ref().map(|files| load(files, home, install).map(Arc::new)).transpose()
         };
         Ok(Arc::new(Self { each: listeners.iter().map(load).collect::<Result<_, _>>()?, digests }))
+    }
+
+    /// The CAs of client certificates, of all listeners.
+    pub(super) fn client_roots(&self) -> HashSet<RootId> {
+        let clients = self.each.iter().flatten().filter_map(|tls| tls.clients.as_ref());
+        clients.flat_map(ClientCas::roots).collect()
     }
 
     pub(super) fn of(&self, index: usize) -> Option<&Arc<ListenerTls>> {

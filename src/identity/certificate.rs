@@ -5,11 +5,12 @@ use super::{Attributes, Mapping};
 use crate::types::{TokenId, UnixSeconds};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 use x509_parser::extensions::GeneralName;
@@ -34,13 +35,24 @@ pub enum ClientCaError {
     Form(String),
 }
 
+/// What tells one CA from another: a digest of its name and key.
+pub type RootId = [u8; 32];
+
 /// The CAs whose certificates prove an agent.
 #[derive(Debug, Clone)]
 pub struct ClientCas {
     all: Arc<dyn ClientCertVerifier>,
-    /// The install's own, which alone may name its token records.
-    own: Option<Arc<dyn ClientCertVerifier>>,
+    roots: Vec<Root>,
     install: Arc<str>,
+}
+
+/// One of them, by itself.
+#[derive(Debug, Clone)]
+struct Root {
+    id: RootId,
+    /// Whether it is the install's own, which alone may name its token records.
+    is_own: bool,
+    verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl ClientCas {
@@ -60,16 +72,23 @@ impl ClientCas {
         }
         let (own, interception) = (store(own)?, store(interception)?);
         // By key: the same CA may have been issued anew.
-        let is_in = |root: &rustls::pki_types::TrustAnchor<'_>, of: &RootCertStore| {
+        let is_in = |root: &TrustAnchor<'_>, of: &RootCertStore| {
             of.roots.iter().any(|other| other.subject_public_key_info == root.subject_public_key_info)
         };
         if roots.roots.iter().any(|root| is_in(root, &interception)) {
             return Err(ClientCaError::Interception);
         }
-        let mut known = RootCertStore::empty();
-        known.roots.extend(roots.roots.iter().filter(|root| is_in(root, &own)).cloned());
-        let own = if known.is_empty() { None } else { Some(verifier(known)?) };
-        Ok(Self { all: verifier(roots)?, own, install: install.into() })
+        let each = roots.roots.iter().map(|root| {
+            let alone = RootCertStore { roots: vec![root.clone()] };
+            Ok(Root { id: root_id(root), is_own: is_in(root, &own), verifier: verifier(alone)? })
+        });
+        let each = each.collect::<Result<_, ClientCaError>>()?;
+        Ok(Self { all: verifier(roots)?, roots: each, install: install.into() })
+    }
+
+    /// What tells its CAs from others.
+    pub fn roots(&self) -> impl Iterator<Item = RootId> {
+        self.roots.iter().map(|root| root.id)
     }
 
     /// For the handshake: a certificate may be left out, and one that is given must verify.
@@ -86,7 +105,10 @@ impl ClientCas {
         let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
         let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
         self.all.verify_client_cert(leaf, intermediates, time)?;
-        let is_own = self.own.as_ref().is_some_and(|own| own.verify_client_cert(leaf, intermediates, time).is_ok());
+        let verifies = |root: &&Root| root.verifier.verify_client_cert(leaf, intermediates, time).is_ok();
+        let root = self.roots.iter().find(verifies);
+        let root = root.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let is_own = root.is_own;
         let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
         let alternatives = parsed.subject_alternative_name().ok().flatten();
@@ -107,6 +129,7 @@ impl ClientCas {
         Ok(ClientCertificate {
             record,
             is_own,
+            root: root.id,
             attributes: attributes(&uris, &dns),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
@@ -121,6 +144,8 @@ pub struct ClientCertificate {
     pub record: Option<TokenId>,
     /// Whether the install's own CA issued it.
     pub is_own: bool,
+    /// The CA that vouches for it.
+    pub root: RootId,
     /// Its names, for rules: `uri` and `dns`, a list where there are several; of a single URI `trust_domain` and `path`,
     /// its segments; `sub`, the name where there is one alone.
     pub attributes: Attributes,
@@ -190,6 +215,15 @@ fn store(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, Clie
         store.add(certificate.clone()).map_err(|error| ClientCaError::Form(error.to_string()))?;
     }
     Ok(store)
+}
+
+fn root_id(root: &TrustAnchor<'_>) -> RootId {
+    let mut hash = Sha256::new();
+    for part in [root.subject.as_ref(), root.subject_public_key_info.as_ref()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 fn verifier(roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, ClientCaError> {

@@ -1,6 +1,8 @@
 //! Everyone who may call, and the one place where a proof becomes a principal.
 
-use super::{Attributes, CertificateMapping, ClientCertificate, Mapping, Names, Principal, Rejected, TokenTable};
+use super::{
+    Attributes, CertificateMapping, ClientCertificate, Mapping, Names, Principal, Rejected, RootId, TokenTable,
+};
 use crate::secret::TokenDigest;
 use crate::types::{AgentName, ConnectionId, Scope, UnixSeconds};
 use std::collections::{HashMap, HashSet};
@@ -41,6 +43,8 @@ pub struct Directory {
     pub names: Option<Arc<dyn Names>>,
     /// What certificates of the operator's own CAs mean; the first that fits holds.
     pub certificates: Arc<[CertificateMapping]>,
+    /// The CAs that client certificates are believed of, on whatever listener.
+    pub client_roots: Arc<HashSet<RootId>>,
 }
 
 impl Directory {
@@ -69,6 +73,10 @@ impl Directory {
     fn certified(&self, certificate: &ClientCertificate, now: UnixSeconds) -> Result<Principal, Rejected> {
         if !certificate.is_valid(now) {
             return Err(Rejected::Expired);
+        }
+        // A connection outlives the file that its CA stood in.
+        if !self.client_roots.contains(&certificate.root) {
+            return Err(Rejected::Unknown);
         }
         match &certificate.record {
             Some(record) => self.tokens.certified(record, now),

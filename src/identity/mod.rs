@@ -10,7 +10,7 @@ mod proof;
 mod tokens;
 
 pub use authority::{AgentAuthority, AgentCaError, CertificateRequest, RequestError};
-pub use certificate::{CertificateMapping, ClientCaError, ClientCas, ClientCertificate, certificate_name};
+pub use certificate::{CertificateMapping, ClientCaError, ClientCas, ClientCertificate, RootId, certificate_name};
 pub use directory::{BoundAgent, Directory, DisabledAgents, Proof};
 pub use mapping::{Attributes, Claim, Condition, Mapping, MappingError, Names, Rule, Template, TemplateError};
 pub use proof::{BasicPair, ProofError, ProxyCredentials, bearer, connection_choice, proxy_authorization};

@@ -234,7 +234,7 @@ fn one_problem_each() {
         (
             "listener in clear",
             "[[server.listener]]\naddress = \"127.0.0.1:1\"\n[[server.listener]]\naddress = \"10.0.0.1:1\"",
-            "4:11 server.listener[1].address: other machines reach this address in clear text; use a",
+            "4:11 server.listener[1].address: other machines reach this address in clear text; add tls",
         ),
         (
             "tls without key",
@@ -244,7 +244,7 @@ fn one_problem_each() {
         (
             "tls key",
             "[[server.listener]]\naddress = \"10.0.0.1:1\"\ntls = { cert = \"c\", key = \"k\", ca = \"x\" }",
-            "3:34 server.listener[0].tls.ca: unknown key; known here: cert, key, client_ca",
+            "3:32 server.listener[0].tls.ca: unknown key; known here: cert, key, client_ca",
         ),
         (
             "agent for others",
