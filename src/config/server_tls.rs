@@ -91,7 +91,8 @@ impl ListenersTls {
     ) -> Result<Arc<Self>, TlsError> {
         let files: Vec<&TlsFiles> = listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
         if files.is_empty() {
-            return Ok(Arc::default());
+            // What is running changes its listeners by a restart only, so there was nothing before.
+            return Ok(Arc::clone(previous));
         }
         let paths = files.iter().flat_map(|files| files.paths()).cloned().chain(own_cas(home));
         let digests: Vec<_> = paths.map(|path| read::digest(&path)).collect();

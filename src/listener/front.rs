@@ -182,31 +182,29 @@ impl Door {
     async fn serve(&self, stream: Raw) {
         let plane = &self.front.plane;
         let client = stream.get_socket_digest().and_then(|digest| digest.peer_addr()?.as_inet().copied());
-        let snapshot = plane.loader.snapshot();
-        let limits = &snapshot.config.limits;
+        // Not held: a connection outlives many snapshots.
+        let (serving, tls) = {
+            let snapshot = plane.loader.snapshot();
+            let limits = &snapshot.config.limits;
+            let serving = Serving {
+                head: Front::head_limits(limits),
+                head_time: limits.header_time,
+                first_head_is_due: true,
+                idle: Some(IDLE),
+                draining: plane.draining.clone(),
+                ending: plane.ending.clone(),
+            };
+            (serving, self.tls.map(|index| snapshot.listener_tls(index).cloned()))
+        };
         let mut entry = self.entry(client);
-        let serving = Serving {
-            head: Front::head_limits(limits),
-            head_time: limits.header_time,
-            first_head_is_due: true,
-            idle: Some(IDLE),
-            draining: plane.draining.clone(),
-            ending: plane.ending.clone(),
-        };
         let front = Arc::clone(&self.front);
-        let Some(index) = self.tls else {
-            return serve_http1(stream, entry, serving, move |request, entry| {
-                Arc::clone(&front).answer(request, entry)
-            })
-            .await;
+        let Some(tls) = tls else {
+            let answer = move |request, entry| Arc::clone(&front).answer(request, entry);
+            return serve_http1(stream, entry, serving, answer).await;
         };
-        let Some(tls) = snapshot.listener_tls(index).cloned() else {
-            return tracing::error!("a TLS listener has no certificate; this is a bug");
-        };
-        let header_time = limits.header_time;
-        drop(snapshot);
+        let Some(tls) = tls else { return tracing::error!("a TLS listener has no certificate; this is a bug") };
         let accepting = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
-        let stream = match tokio::time::timeout(header_time, accepting).await {
+        let stream = match tokio::time::timeout(serving.head_time, accepting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::info!(client = ?client, "TLS with an agent failed: {error}"),
             Err(_) => return tracing::info!(client = ?client, "TLS with an agent took too long"),

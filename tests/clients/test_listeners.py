@@ -806,6 +806,44 @@ def test_b11_what_an_operators_ca_may_sign(place, mesh, name, expected, more):
     assert outcome(place, MESH, certificate, key) == expected
 
 
+def test_b11_a_ca_that_is_taken_out(root, authority, upstream, secret):
+    """On a connection that it vouched for too; the other CA's agents go on."""
+    home = Place(root / "two-cas", authority.path, [API])
+    home.register("api", f"https://{API}:{upstream.port}", secret=secret)
+    home.nexus("ca", "issue", "127.0.0.1", "--out", str(home.path / "tls"))
+    cas = []
+    for name in ("one", "two"):
+        (root / f"two-cas-{name}").mkdir()
+        cas.append(Authority(root / f"two-cas-{name}", name))
+    both = home.path / "both.pem"
+    both.write_bytes(cas[0].path.read_bytes() + cas[1].path.read_bytes())
+    home.configure(
+        '[[identity.certificate]]\nname = "mesh"\nagent = "a"\nrule = [{ use = ["api"] }]\n[[server.listener]]\n'
+        'address = "127.0.0.1:0"\ntls = { cert = "tls/server.pem", key = "tls/server.key", client_ca = "both.pem" }\n'
+        "[server]\nlisten = []\n"
+    )
+    try:
+        home.up(listen=False)
+        pairs = [ca.issue_client("client", SPIFFE) for ca in cas]
+        head = b"GET /c/api/echo HTTP/1.1\r\nHost: x\r\n\r\n"
+
+        def ask(stream) -> int:
+            wire = Wire.__new__(Wire)
+            wire.socket, wire.buffer = stream, b""
+            wire.send(head)
+            return wire.answer().status
+
+        with handshake(home, 0, *pairs[0]) as first, handshake(home, 0, *pairs[1]) as second:
+            assert (ask(first), ask(second)) == (200, 200)
+            both.write_bytes(cas[1].path.read_bytes())
+            wait_for(lambda: ask(first) == 401, 3, "the first CA to be gone")
+            assert ask(second) == 200
+        assert outcome(home, 0, *pairs[0]) == "refused"
+        assert outcome(home, 0, *pairs[1]) == "200"
+    finally:
+        home.close()
+
+
 def test_b11_other_cas(place, mesh, member, tmp_path_factory):
     """Another CA, one of the same name, the agents' CA at the operator's listener, and the other way round."""
     twin = Authority(tmp_path_factory.mktemp("twin"), "mesh")

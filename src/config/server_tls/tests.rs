@@ -83,6 +83,15 @@ fn what_did_not_change_is_kept_and_what_did_is_whole() {
 }
 
 #[test]
+fn without_tls_nothing_ever_changes() {
+    let files = Files::new();
+    let plain = [ListenerConfig::plain(([127, 0, 0, 1], 2).into())];
+    let first = ListenersTls::load(&plain, files.home.path(), "install", &Arc::default()).unwrap();
+    let second = ListenersTls::load(&plain, files.home.path(), "install", &first).unwrap();
+    assert!(Arc::ptr_eq(&first, &second), "a reload of files finds no change");
+}
+
+#[test]
 fn the_settings_are_strict() {
     let files = Files::new();
     let loaded = files.load(&Arc::default()).unwrap();
