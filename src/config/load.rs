@@ -282,14 +282,9 @@ impl Loader {
         {
             let _publishing = self.publishing.lock().await;
             let latest = self.snapshot();
-            self.snapshot.store(Arc::new(Snapshot {
-                config,
-                catalog,
-                egress,
-                config_version,
-                tls,
-                ..(*latest).clone()
-            }));
+            let directory = told_by_files(&config, &tls, latest.directory.clone());
+            let next = Snapshot { config, catalog, egress, config_version, tls, directory, ..(*latest).clone() };
+            self.snapshot.store(Arc::new(next));
         }
         *applied = files;
         Ok(true)

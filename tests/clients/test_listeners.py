@@ -367,11 +367,11 @@ def test_certificates_are_reloaded_under_open_connections(place, token, root, re
         place.nexus("ca", "issue", "127.0.0.1", "proxy.test", "--out", str(root / "new-tls"))
         for name in old:
             (tls / name).write_bytes((root / "new-tls" / name).read_bytes())
-        wait_for(lambda: shown() != before, 3, "the new certificate")
+        wait_for(lambda: shown() != before, 10, "the new certificate")
         # Half a change is none: the key alone does not fit.
         after = shown()
         (tls / "server.key").write_bytes(old["server.key"])
-        wait_for(lambda: "is not the key of" in place.servers[-1].messages(), 3, "a word about the key")
+        wait_for(lambda: "is not the key of" in place.servers[-1].messages(), 10, "a word about the key")
         assert shown() == after
         (tls / "server.key").write_bytes((root / "new-tls" / "server.key").read_bytes())
         kept.sendall(head)
@@ -836,8 +836,15 @@ def test_b11_a_ca_that_is_taken_out(root, authority, upstream, secret):
         with handshake(home, 0, *pairs[0]) as first, handshake(home, 0, *pairs[1]) as second:
             assert (ask(first), ask(second)) == (200, 200)
             both.write_bytes(cas[1].path.read_bytes())
-            wait_for(lambda: ask(first) == 401, 3, "the first CA to be gone")
+            wait_for(lambda: ask(first) == 401, 10, "the first CA to be gone")
             assert ask(second) == 200
+            # The rules are watched too.
+            config = home.path / "nexus.toml"
+            text = config.read_text()
+            home.write_config(text.replace('rule = [{ use', 'rule = [{ when = { uri = "spiffe://x/*" }, use'))
+            wait_for(lambda: ask(second) == 401, 10, "the rule to hold")
+            home.write_config(text)
+            wait_for(lambda: ask(second) == 200, 10, "the old rule")
         assert outcome(home, 0, *pairs[0]) == "refused"
         assert outcome(home, 0, *pairs[1]) == "200"
     finally:

@@ -42,7 +42,8 @@ fn the_examples_have_no_problems() {
     assert!(check(MINIMAL).unwrap().warnings.is_empty());
     let config = check(PRODUCTION).unwrap();
     assert!(config.warnings.is_empty());
-    assert_eq!(config.listeners, [plain("127.0.0.1:8470")]);
+    assert_eq!(config.listeners[0], plain("127.0.0.1:8470"));
+    assert!(config.listeners[1].tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
     assert_eq!(config.store, Path::new("/var/lib/nexus/nexus.db"));
     assert_eq!(config.limits.stream_idle, Some(Duration::from_secs(3600)));
     assert_eq!(config.audit.durability, Durability::Disk);
