@@ -8,16 +8,16 @@ mod lockdown;
 use crate::admin::{AdminState, ControlServer, serve_admin};
 use crate::audit::{AuditError, Spool};
 use crate::config::{
-    Config, ConfigError, Loader, RootKeyError, RootKeyForm, RootKeySource, Sources, read_next_root_key,
-    read_root_key, watch_files,
+    Config, ConfigError, ListenAddress, ListenerConfig, Loader, RootKeyError, RootKeyForm, RootKeySource, Snapshot,
+    Sources, read_next_root_key, read_root_key, watch_files,
 };
 use crate::credential::Credentials;
-use crate::identity::Verifier;
+use crate::identity::{AgentAuthority, AgentCaError, Verifier};
 use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
-use crate::proxy::Plane;
 use crate::proxy::hygiene::Pseudonym;
 use crate::proxy::plane::Applies;
+use crate::proxy::{Enrolment, Plane};
 use crate::secret::{KeyError, Keyring, RootKey};
 use crate::store::{SqliteStore, Store, StoreError, StoreFile};
 use crate::telemetry::Metrics;
@@ -118,7 +118,7 @@ pub enum AppError {
     #[error("{address} is in use; choose another with --listen")]
     AddressInUse {
         /// The address.
-        address: SocketAddr,
+        address: String,
     },
     /// There is a store, and the key that sealed it is gone.
     #[error(
@@ -180,6 +180,9 @@ pub enum AppError {
     /// The interception CA.
     #[error(transparent)]
     Ca(#[from] AuthorityError),
+    /// The CA of agents.
+    #[error(transparent)]
+    AgentCa(#[from] AgentCaError),
 }
 
 impl AppError {
@@ -219,6 +222,9 @@ pub async fn init(home: &Home, config: &Config) -> Result<Vec<String>, AppError>
     }
     if CertificateAuthority::create(&home.ca())? {
         made.push(format!("interception CA {}", home.ca_certificate().display()));
+    }
+    if AgentAuthority::create(&home.ca(), Clock::system().now())? {
+        made.push(format!("agents' CA {}", home.ca().join("agents.pem").display()));
     }
     if !store_path.exists() {
         let file = StoreFile::open(&store_path).await?;
@@ -302,16 +308,43 @@ pub struct ServeOptions {
     pub home: Home,
     /// The config file that was named.
     pub config_file: Option<PathBuf>,
-    /// Instead of the config's listeners.
+    /// Plain listeners instead of the config's.
     pub listen: Option<Vec<SocketAddr>>,
     /// Instead of the config's admin address.
     pub admin: Option<SocketAddr>,
 }
 
+/// One listener of a running server.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// The listener, with the port that was taken.
+    pub listener: ListenerConfig,
+    /// `http://IP:PORT`, `https://HOST:PORT` with a host that the certificate has, or `unix:PATH`.
+    pub url: String,
+}
+
+impl Reach {
+    fn new(index: usize, listener: ListenerConfig, snapshot: &Snapshot) -> Self {
+        let url = match (&listener.address, snapshot.listener_tls(index).filter(|_| listener.tls.is_some())) {
+            (ListenAddress::Tcp(address), Some(tls)) => {
+                format!("https://{}:{}", tls.host(address.ip()), address.port())
+            }
+            (ListenAddress::Tcp(address), None) => format!("http://{address}"),
+            (unix, _) => unix.to_string(),
+        };
+        Self { listener, url }
+    }
+
+    /// As the control socket tells it: clear text by its address alone.
+    fn told(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap_or(&self.url)
+    }
+}
+
 /// A running server in this process.
 pub struct Running {
     /// Where it listens.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Reach>,
     /// Health and metrics.
     pub admin: SocketAddr,
     plane: Arc<Plane>,
@@ -330,32 +363,46 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     let ServeOptions { home, config_file, listen, admin } = options;
     raise_open_files();
     let config = Loader::read_config(&home.path, config_file.as_deref())?;
-    let addresses = listen.unwrap_or_else(|| config.listeners.clone());
-    let listening = Listening::bind(&addresses).map_err(|error| match error.source.kind() {
-        std::io::ErrorKind::AddrInUse => AppError::AddressInUse { address: error.address },
+    let serves_listeners = listen.is_none();
+    let listeners = match listen {
+        Some(addresses) => addresses.into_iter().map(ListenerConfig::plain).collect(),
+        None => config.listeners.clone(),
+    };
+    let listening = Listening::bind(&listeners).await.map_err(|error| match error.source.kind() {
+        std::io::ErrorKind::AddrInUse => AppError::AddressInUse { address: error.address.to_string() },
         _ => AppError::Io { path: error.address.to_string().into(), source: error.source },
     })?;
     let admin_address = admin.unwrap_or(config.admin);
     let admin = tokio::net::TcpListener::bind(admin_address).await.map_err(|source| match source.kind() {
-        std::io::ErrorKind::AddrInUse => AppError::AddressInUse { address: admin_address },
+        std::io::ErrorKind::AddrInUse => AppError::AddressInUse { address: admin_address.to_string() },
         _ => AppError::Io { path: admin_address.to_string().into(), source },
     })?;
     let admin_address = admin.local_addr().map_err(AppError::io(admin_address.to_string()))?;
-    let listen = listening.addresses();
+    let listeners = listening.listeners();
 
     let install = open(&home, config.clone()).await?;
     let authority = CertificateAuthority::load(&home.ca())?;
     let ca = std::fs::read(home.ca_certificate()).map_err(AppError::io(home.ca_certificate()))?;
-    let own_listeners = listen.iter().copied().chain([admin_address]).collect();
+    let addresses = listeners.iter().filter_map(|listener| listener.address.tcp());
+    let own_listeners = addresses.chain([admin_address]).collect();
+    AgentAuthority::create(&home.ca(), Clock::system().now())?;
     let loader = Loader::start_with(Sources {
         home: home.path.clone(),
         file: config_file.clone(),
         store: Arc::clone(&install.store) as Arc<dyn Store>,
         own_listeners,
         distrusted: CertificateDer::pem_slice_iter(&ca).filter_map(Result::ok).collect(),
+        serves_listeners,
     })
     .await?;
     let loader = Arc::new(loader);
+    let reach = |(index, listener)| Reach::new(index, listener, &loader.snapshot());
+    let listen: Vec<Reach> = listeners.into_iter().enumerate().map(reach).collect();
+    let enrolment = Enrolment {
+        store: Arc::clone(&install.store) as Arc<dyn Store>,
+        authority: AgentAuthority::load(&home.ca())?,
+        interception: String::from_utf8_lossy(&ca).into_owned(),
+    };
     let metrics = Arc::new(Metrics::new());
     make_directory(&home.audit())?;
     let spool = Arc::new(Spool::open(&home.audit(), config.audit)?);
@@ -381,6 +428,7 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
         replay_budget: Arc::default(),
         pseudonym: Pseudonym::new(store.install_id()),
         clock,
+        enrolment: Arc::new(enrolment),
         usage: Arc::default(),
         live: Arc::default(),
         wrong_tokens: Default::default(),
@@ -403,7 +451,8 @@ pub async fn serve(options: ServeOptions) -> Result<Running, AppError> {
     let control = ControlServer::bind(&home.path, spool.node()).await.map_err(AppError::io(&home.path))?;
     let status = serde_json::json!({
         "ok": true,
-        "listen": listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "listen": listen.iter().filter(|reach| reach.listener.agent.is_none()).map(Reach::told).collect::<Vec<_>>(),
+        "bound": listen.iter().filter(|reach| reach.listener.agent.is_some()).map(Reach::told).collect::<Vec<_>>(),
         "admin": admin_address.to_string(),
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),

@@ -12,7 +12,7 @@ mod tests;
 pub use client::{ControlError, control_sockets, notify_servers};
 
 use serde_json::{Value, json};
-use socket::Bound;
+pub use socket::SocketFile;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const LINE_BYTES: usize = 64 << 10;
 /// The server's end.
 pub struct ControlServer {
     // Dropped first: the file goes while the socket still answers, so that nobody takes it for a dead one.
-    bound: Bound,
+    bound: SocketFile,
     listener: UnixListener,
 }
 
@@ -37,7 +37,7 @@ impl ControlServer {
     /// When it cannot be bound.
     pub async fn bind(home: &Path, node: u32) -> std::io::Result<Self> {
         let home = home.to_owned();
-        let bind = tokio::task::spawn_blocking(move || Bound::bind(&home, node));
+        let bind = tokio::task::spawn_blocking(move || SocketFile::bind(&home, node));
         let (bound, listener) = bind.await.map_err(std::io::Error::other)??;
         Ok(Self { bound, listener: UnixListener::from_std(listener)? })
     }

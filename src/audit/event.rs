@@ -46,6 +46,8 @@ pub enum Way {
     Tunnel,
     /// The CONNECT request itself (refused ones).
     Connect,
+    /// `POST /v1/enroll` and `/v1/enroll/renew`: a certificate for an agent.
+    Enroll,
 }
 
 /// One line. Absent values are left out. Text that an agent chose is cut to 2 KiB and is JSON-escaped by serde, so that

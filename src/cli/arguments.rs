@@ -1,7 +1,7 @@
 //! The whole command line as one type, and the way from it to an exit code.
 
 use super::{
-    CliError, Context, Global, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
+    CliError, Context, Global, agent, app, audit, ca, config, connection, connection_test, demo, describe, doctor, env,
     explain, init, key, lockdown, output, process, provider, register, run, store, tenant, token, up,
 };
 use clap::{Parser, Subcommand};
@@ -55,6 +55,9 @@ pub enum Command {
     Token(token::TokenCommand),
     /// Stop serving every agent at once and revoke all tokens; needs no key
     Lockdown(lockdown::Lockdown),
+    /// Agents: invite and enroll them with certificates, list, disable and enable them
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
     /// Run a command as an agent, with a token for this run only
     Run(run::Run),
     /// Print the variables that send a program's requests through nexus
@@ -146,6 +149,7 @@ async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::App(command) => command.execute(context).await,
         Command::Token(command) => command.execute(context).await,
         Command::Lockdown(command) => command.execute(context).await,
+        Command::Agent(command) => command.execute(context).await,
         Command::Run(command) => command.execute(context).await,
         Command::Env(command) => command.execute(context).await,
         Command::Ca(command) => command.execute(context).await,

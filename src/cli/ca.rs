@@ -1,10 +1,18 @@
 //! `nexus ca`: the interception CA, for trust stores of machines and images.
 
+use super::environment::write_file;
 use super::{CliError, Context, Format, output};
+use crate::app::AppError;
+use crate::listener::CertificateAuthority;
+use crate::secret::write_private_file;
+use crate::types::{Host, parse_duration};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The interception CA
 #[derive(Debug, clap::Subcommand)]
@@ -15,6 +23,21 @@ pub enum CaCommand {
     Show,
     /// Print the certificate as PEM
     Export,
+    /// Make a certificate for a TLS listener, signed by the interception CA, which agents trust already
+    #[command(
+        after_help = "Examples:\n  nexus ca issue proxy.internal 10.0.0.5 --out tls\n\nWrites server.pem and server.key; in nexus.toml: tls = { cert = \"tls/server.pem\", key = \"tls/server.key\" }.\nAn existing server.key is kept from being overwritten; move it away first."
+    )]
+    Issue {
+        /// Names and addresses that agents reach the listener by
+        #[arg(required = true, value_parser = parse_host)]
+        hosts: Vec<Host>,
+        /// The directory to write to, relative to this one
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How long it is valid
+        #[arg(long, value_name = "DURATION", default_value = "365d", value_parser = parse_duration)]
+        expires: Duration,
+    },
 }
 
 impl CaCommand {
@@ -27,6 +50,7 @@ impl CaCommand {
             Self::Path if context.format == Format::Json => output::print_json(&json!({ "path": path })),
             Self::Path => output::print_line(&path.display().to_string()),
             Self::Export => output::print(&read(&path)?),
+            Self::Issue { hosts, out, expires } => issue(context, &hosts, &out, expires),
             Self::Show => {
                 let facts = Facts::read(&path)?;
                 output::print_object(
@@ -42,6 +66,29 @@ impl CaCommand {
             }
         }
     }
+}
+
+fn issue(context: &Context, hosts: &[Host], out: &Path, expires: Duration) -> Result<(), CliError> {
+    let days = i64::try_from(expires.as_secs().div_ceil(86_400)).unwrap_or(i64::MAX);
+    if !(1..=3650).contains(&days) {
+        return Err(CliError::Usage("--expires must be from one day to ten years".to_owned()));
+    }
+    let authority = CertificateAuthority::load(&context.home.ca()).map_err(AppError::from)?;
+    let (certificate, key) = authority
+        .issue(hosts, days)
+        .map_err(|error| CliError::Usage(format!("no certificate can be made for these hosts: {error}")))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(out).map_err(CliError::io(out))?;
+    let (certificate_path, key_path) = (out.join("server.pem"), out.join("server.key"));
+    // Exposed to be written to its private file.
+    write_private_file(&key_path, key.expose().as_bytes()).map_err(CliError::io(&key_path))?;
+    write_file(&certificate_path, &certificate, 0o644)?;
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let shown = json!({ "cert": certificate_path, "key": key_path, "hosts": hosts });
+    output::print_object(context.format, &shown)
+}
+
+fn parse_host(text: &str) -> Result<Host, String> {
+    Host::parse(text.as_bytes()).map_err(|error| error.to_string())
 }
 
 fn read(path: &std::path::Path) -> Result<String, CliError> {

@@ -22,7 +22,7 @@ impl ConfigCommand {
         let Self::Check { file } = self;
         let file = file.as_deref().or(context.config_file.as_deref());
         let shown = file.map_or_else(|| context.home.config_file(), std::path::Path::to_path_buf);
-        match Loader::read_config(&context.home.path, file) {
+        match Loader::check_config(&context.home.path, file) {
             Ok(config) => {
                 for warning in &config.warnings {
                     output::warn(warning);

@@ -72,6 +72,11 @@ impl Context {
         Ok(Loader::read_config(&self.home.path, self.config_file.as_deref())?)
     }
 
+    /// The checked configuration, the files that it names looked at too.
+    pub(super) fn check_config(&self) -> Result<Config, CliError> {
+        Ok(Loader::check_config(&self.home.path, self.config_file.as_deref())?)
+    }
+
     /// The providers that this install knows.
     pub(super) fn catalog(&self) -> Result<Catalog, CliError> {
         Catalog::load(&self.home.providers()).map_err(|problems| {

@@ -135,7 +135,7 @@ fn check_roots(findings: &mut Findings) {
 }
 
 fn check_config(findings: &mut Findings, context: &Context) -> Option<Config> {
-    match context.config() {
+    match context.check_config() {
         Ok(config) => {
             for warning in &config.warnings {
                 findings.warn("config", warning.clone(), "change it, or leave it if it is meant");
@@ -167,6 +167,7 @@ fn check_home(findings: &mut Findings, context: &Context) {
         ("root key", home.join("root.key")),
         ("store", home.join("nexus.db")),
         ("CA key", home.join("ca/ca.key")),
+        ("agents' CA key", home.join("ca/agents.key")),
     ] {
         let shown = path.display();
         match mode(&path) {
@@ -250,13 +251,15 @@ async fn check_server(findings: &mut Findings, context: &Context, config: &Confi
             let ours = env!("CARGO_PKG_VERSION");
             findings.warn("server", format!("it has version {version}, this program {ours}"), "restart the server");
         }
+        let bound = status["bound"].as_array().into_iter().flatten().filter_map(|text| text.as_str());
+        ours.extend(bound.map(str::to_owned));
         ours.extend(listen);
         ours.extend(status["admin"].as_str().map(str::to_owned));
     }
     if servers.is_empty() {
         findings.warn("server", "no server of this home is running", "nexus up (nexus run starts its own)");
     }
-    for address in config.listeners.iter().copied().chain([config.admin]) {
+    for address in config.listeners.iter().filter_map(|listener| listener.address.tcp()).chain([config.admin]) {
         check_port(findings, address, &ours);
     }
     check_shell(findings, context, &ours);
@@ -264,7 +267,12 @@ async fn check_server(findings: &mut Findings, context: &Context, config: &Confi
 
 fn check_port(findings: &mut Findings, address: SocketAddr, ours: &[String]) {
     let check = format!("port {}", address.port());
-    if ours.contains(&address.to_string()) {
+    // A TLS listener is told by a name of its certificate.
+    let is_ours = |listen: &String| {
+        *listen == address.to_string()
+            || listen.starts_with("https://") && listen.ends_with(&format!(":{}", address.port()))
+    };
+    if ours.iter().any(is_ours) {
         findings.ok(&check, format!("{address} is this home's server"));
         return;
     }
@@ -289,8 +297,8 @@ fn check_shell(findings: &mut Findings, context: &Context, ours: &[String]) {
     // The value may hold a token: only what stands behind the last @ is looked at.
     let value = value.to_string_lossy();
     let address = value.rsplit('@').next().unwrap_or_default();
-    let address = address.trim_start_matches("http://").trim_end_matches('/');
-    if !ours.iter().any(|listen| listen == address) {
+    let address = address.trim_start_matches("http://").trim_start_matches("https://").trim_end_matches('/');
+    if !ours.iter().any(|listen| listen.trim_start_matches("https://") == address) {
         findings.warn(
             "shell",
             format!("HTTPS_PROXY of this shell names {}, which is not this home's server", output::printable(address)),

@@ -31,7 +31,8 @@ pub struct Env {
     /// The agent of the new token
     #[arg(long, value_name = "A", default_value = "env")]
     name: AgentName,
-    /// Where the program reaches the server, for containers and other machines [default: this home's server]
+    /// Where the program reaches the server, for containers and other machines [default: this home's server];
+    /// https:// before it stands for a TLS listener
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     address: Option<String>,
 }
@@ -81,11 +82,11 @@ impl Env {
         if !server.is_running && self.address.is_none() {
             output::warn(&format!(
                 "no server of this home is running; start it: nexus up (expected at {})",
-                server.address
+                server.url
             ));
         }
-        let address = self.address.unwrap_or(server.address);
-        let mut variables = environment::variables(&address, &token, &files, &environment::existing);
+        let server = self.address.unwrap_or(server.url);
+        let mut variables = environment::variables(&server, &token, &files, &environment::existing);
         variables.extend(placeholders);
         print(shell, &variables, &files)
     }
@@ -105,6 +106,10 @@ fn print(shell: Shell, variables: &[(String, Secret)], files: &Files) -> Result<
 }
 
 fn parse_address(text: &str) -> Result<String, String> {
-    crate::types::Target::parse_connect(text.as_bytes()).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
+    let (scheme, address) = text.split_once("://").unwrap_or(("http", text));
+    if !matches!(scheme, "http" | "https") {
+        return Err("a proxy is reached by http:// or https://".to_owned());
+    }
+    crate::types::Target::parse_connect(address.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(format!("{scheme}://{address}"))
 }

@@ -18,30 +18,53 @@ use std::path::{Path, PathBuf};
 
 /// Where agents reach the server of a home.
 pub(super) struct Server {
-    /// `host:port`.
-    pub(super) address: String,
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
+    pub(super) url: String,
     /// Whether one answers now.
     pub(super) is_running: bool,
 }
 
 /// The address of this home's running server, else the one that the config names.
 pub(super) async fn server(home: &Home, config: &Config) -> Server {
-    if let Some(address) = running_server(home).await {
-        return Server { address: address.to_string(), is_running: true };
+    if let Some(url) = running_server(home).await {
+        return Server { url, is_running: true };
     }
-    let configured = config.listeners.first().copied().map(reachable);
-    let address = configured.map_or_else(|| "127.0.0.1:8470".to_owned(), |address| address.to_string());
-    Server { address, is_running: false }
+    let unbound = config.listeners.iter().filter(|listener| listener.agent.is_none());
+    let urls = unbound.filter_map(|listener| {
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        Some(format!("{scheme}://{}", reachable(listener.address.tcp()?)))
+    });
+    let url = best(urls.collect()).unwrap_or_else(|| "http://127.0.0.1:8470".to_owned());
+    Server { url, is_running: false }
 }
 
-/// Where a running server of this home can be reached from this machine.
-pub(super) async fn running_server(home: &Home) -> Option<SocketAddr> {
-    let mut addresses: Vec<SocketAddr> = Vec::new();
+/// The URL of a running server of this home, as it is reached from this machine. Listeners that are bound to an agent
+/// are not looked at, and Unix sockets cannot stand in a proxy's URL.
+pub(super) async fn running_server(home: &Home) -> Option<String> {
+    let mut urls: Vec<String> = Vec::new();
     for (_, status) in control_sockets(&home.path).await {
-        let listed = status["listen"].as_array().into_iter().flatten();
-        addresses.extend(listed.filter_map(|text| text.as_str()?.parse::<SocketAddr>().ok()).map(reachable));
+        let listed = status["listen"].as_array().into_iter().flatten().filter_map(|text| text.as_str());
+        urls.extend(listed.filter_map(|text| match text.parse::<SocketAddr>() {
+            Ok(address) => Some(format!("http://{}", reachable(address))),
+            Err(_) => text.starts_with("https://").then(|| text.to_owned()),
+        }));
     }
-    addresses.iter().find(|address| address.ip().is_loopback()).or(addresses.first()).copied()
+    best(urls)
+}
+
+/// The URL of a TLS listener of a running server of this home.
+pub(super) async fn tls_server(home: &Home) -> Option<String> {
+    let servers = control_sockets(&home.path).await;
+    let listed = servers.iter().flat_map(|(_, status)| status["listen"].as_array().into_iter().flatten());
+    listed.filter_map(|text| text.as_str()).find(|text| text.starts_with("https://")).map(str::to_owned)
+}
+
+/// Clear text on loopback first, which every client can use; then TLS; then what is left.
+fn best(urls: Vec<String>) -> Option<String> {
+    let address = |url: &str| url.strip_prefix("http://")?.parse::<SocketAddr>().ok();
+    let is_loopback = |url: &&String| address(url).is_some_and(|address| address.ip().is_loopback());
+    let is_tls = |url: &&String| url.starts_with("https://");
+    urls.iter().find(is_loopback).or_else(|| urls.iter().find(is_tls)).or(urls.first()).cloned()
 }
 
 /// An address that listens everywhere is reached by loopback.
@@ -53,10 +76,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// A server's URL with user and password in it.
+pub(super) fn with_user(url: &str, user: &str) -> String {
+    let (scheme, address) = url.split_once("://").unwrap_or(("http", url));
+    format!("{scheme}://{user}@{address}")
+}
+
 /// `http://x:TOKEN@HOST:PORT`, as proxy variables want it.
-pub(super) fn proxy_url(address: &str, token: &Secret) -> Secret {
+pub(super) fn proxy_url(server: &str, token: &Secret) -> Secret {
     // The variable is the agent's way to prove who it is.
-    Secret::new(format!("http://x:{}@{address}", token.expose()))
+    Secret::new(with_user(server, &format!("x:{}", token.expose())))
 }
 
 /// The files that variables point to.
@@ -228,14 +257,14 @@ const BUNDLE: [&str; 12] = [
 const EXTRA: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
 /// All variables for an agent with this token.
-pub(super) fn variables(address: &str, token: &Secret, files: &Files, existing: Existing<'_>) -> Vec<(String, Secret)> {
+pub(super) fn variables(server: &str, token: &Secret, files: &Files, existing: Existing<'_>) -> Vec<(String, Secret)> {
     let mut variables = Vec::new();
     let mut set = |name: &str, value: String| variables.push((name.to_owned(), Secret::new(value)));
     let text = |path: &Path| path.display().to_string();
 
     for name in PROXY {
         // For the agent's environment.
-        set(name, proxy_url(address, token).expose().to_owned());
+        set(name, proxy_url(server, token).expose().to_owned());
     }
     let no_proxy = no_proxy(existing);
     for name in NO_PROXY {
@@ -251,7 +280,7 @@ pub(super) fn variables(address: &str, token: &Secret, files: &Files, existing: 
     set("SSL_CERT_DIR", cert_dir(&files.certs, existing));
     set("WGETRC", text(&files.wgetrc));
     set("PHP_INI_SCAN_DIR", php_scan_dir(&files.php, existing));
-    set("JAVA_TOOL_OPTIONS", java_options(address, files.truststore.as_deref(), existing));
+    set("JAVA_TOOL_OPTIONS", java_options(server, files.truststore.as_deref(), existing));
     variables
 }
 
@@ -292,17 +321,19 @@ fn php_scan_dir(php: &Path, existing: Existing<'_>) -> String {
 
 /// Java has no variable for proxy credentials: with host and port alone it needs an `Authenticator` in code, for which
 /// Basic must not be disabled.
-fn java_options(address: &str, truststore: Option<&Path>, existing: Existing<'_>) -> String {
+fn java_options(server: &str, truststore: Option<&Path>, existing: Existing<'_>) -> String {
     let theirs = existing("JAVA_TOOL_OPTIONS").unwrap_or_default().to_string_lossy().into_owned();
+    let (scheme, address) = server.split_once("://").unwrap_or(("http", server));
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "8470"));
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let mut options = vec![
-        format!("-Dhttp.proxyHost={host}"),
-        format!("-Dhttp.proxyPort={port}"),
-        format!("-Dhttps.proxyHost={host}"),
-        format!("-Dhttps.proxyPort={port}"),
-        "-Djdk.http.auth.tunneling.disabledSchemes=".to_owned(),
-    ];
+    let mut options = vec!["-Djdk.http.auth.tunneling.disabledSchemes=".to_owned()];
+    // Java speaks to a proxy in clear text only.
+    if scheme == "http" {
+        let proxy = ["http", "https"]
+            .into_iter()
+            .flat_map(|of| [format!("-D{of}.proxyHost={host}"), format!("-D{of}.proxyPort={port}")]);
+        options.splice(0..0, proxy);
+    }
     if let Some(path) = truststore {
         options.push(format!("-Djavax.net.ssl.trustStore={}", path.display()));
         options.push("-Djavax.net.ssl.trustStoreType=PKCS12".to_owned());

@@ -17,7 +17,7 @@ pub enum CliError {
     /// A record, provider or file that was named is not there.
     #[error("{0}")]
     NotFound(String),
-    /// It may not be done now.
+    /// It may not be done now, or a proof of identity was not taken.
     #[error("{0}")]
     NotAuthorised(String),
     /// Policy says no.
@@ -150,6 +150,7 @@ fn config_code(error: &ConfigError) -> u8 {
         ConfigError::Io { source, .. } => io_code(source),
         ConfigError::Net(error) => net_code(error),
         ConfigError::Store(error) => store_code(error),
+        ConfigError::Tls(_) => 8,
     }
 }
 
@@ -191,7 +192,7 @@ mod tests {
         let exists = || StoreError::Exists { kind: "connection", name: "a".into() };
         let missing = || StoreError::NotFound { kind: "connection", name: "a".into() };
         let changed = || StoreError::Conflict { kind: "connection", name: "a".into() };
-        let address = "127.0.0.1:1".parse().expect("an address");
+        let address = "127.0.0.1:1".to_owned();
         let rows: Vec<(&str, CliError, u8)> = vec![
             ("failure", CliError::Failed("x".into()), 1),
             ("damaged record", SealError::Integrity.into(), 1),
@@ -207,6 +208,7 @@ mod tests {
             ("no install", AppError::NotInitialised { home: "/x".into() }.into(), 3),
             ("no such file", CliError::io("/x")(io(std::io::ErrorKind::NotFound)), 3),
             ("not authorised", CliError::io("/x")(io(std::io::ErrorKind::PermissionDenied)), 4),
+            ("proof not taken", CliError::NotAuthorised("x".into()), 4),
             ("denied", CliError::Denied("x".into()), 5),
             ("taken name", exists().into(), 6),
             ("changed meanwhile", changed().into(), 6),

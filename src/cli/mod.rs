@@ -2,6 +2,8 @@
 //!
 //! Data goes to standard output, messages to standard error; errors become exit codes in `error.rs` alone.
 
+mod agent;
+mod agent_enroll;
 mod app;
 mod arguments;
 mod audit;

@@ -40,7 +40,7 @@ impl Run {
         context.refuse_when_locked(&install).await?;
         let connections = chosen(context, &install, &self.connections).await?;
         let files = Files::write(&context.home, &environment::existing)?;
-        let (address, own_server) = serve(context).await?;
+        let (server, own_server) = serve(context).await?;
         let new = NewToken {
             agent: self.name,
             run: Some(new_run()),
@@ -52,7 +52,7 @@ impl Run {
             expires: Some(Expiry::After(token::no_longer(LONGEST, &install.config.tokens))),
         };
         let (record, token) = token::create(context, &install, new).await?;
-        let mut variables = environment::variables(&address, token.value(), &files, &environment::existing);
+        let mut variables = environment::variables(&server, token.value(), &files, &environment::existing);
         variables.extend(placeholders(context, &install, &connections).await?);
         let removed = secret_variables(&install);
         let job = Job { command: &self.command, variables: &variables, removed: &removed };
@@ -97,10 +97,10 @@ pub(super) async fn chosen(
     Ok(all)
 }
 
-/// Where this home's server is; one is started when none runs.
+/// The URL of this home's server; one is started when none runs.
 async fn serve(context: &Context) -> Result<(String, Option<Running>), CliError> {
-    if let Some(address) = environment::running_server(&context.home).await {
-        return Ok((address.to_string(), None));
+    if let Some(url) = environment::running_server(&context.home).await {
+        return Ok((url, None));
     }
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let running = app::serve(ServeOptions {
@@ -110,9 +110,9 @@ async fn serve(context: &Context) -> Result<(String, Option<Running>), CliError>
         admin: Some(any_port),
     })
     .await?;
-    let address = running.listen.first().map(ToString::to_string);
-    let address = address.ok_or_else(|| CliError::Failed("the server does not listen anywhere".to_owned()))?;
-    Ok((address, Some(running)))
+    let url = running.listen.first().map(|reach| reach.url.clone());
+    let url = url.ok_or_else(|| CliError::Failed("the server does not listen anywhere".to_owned()))?;
+    Ok((url, Some(running)))
 }
 
 fn new_run() -> RunId {

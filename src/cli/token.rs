@@ -242,10 +242,8 @@ pub(super) async fn say_how_to_use(context: &Context, install: &Install) {
         return;
     }
     let server = environment::server(&context.home, &install.config).await;
-    let address = server.address;
-    output::say(&format!(
-        "\nthe value is not shown again; the agent is set up with it as TOKEN\n  HTTPS_PROXY=http://x:TOKEN@{address}"
-    ));
+    let url = environment::with_user(&server.url, "x:TOKEN");
+    output::say(&format!("\nthe value is not shown again; the agent is set up with it as TOKEN\n  HTTPS_PROXY={url}"));
     match environment::write_bundle(&context.home) {
         Ok(bundle) => output::say(&format!("  SSL_CERT_FILE={}", bundle.display())),
         Err(error) => output::warn(&super::describe(&error)),
@@ -270,7 +268,7 @@ async fn rotate(context: &Context, id: &TokenId, grace: Duration) -> Result<(), 
         }
         TokenKind::Certificate => {
             return Err(CliError::Conflict(format!(
-                "token {id} is proved by a certificate, which has no value to rotate; renew it: nexus agent enroll"
+                "token {id} is proved by a certificate, which has no value to rotate; renew it on the agent's host: nexus agent renew"
             )));
         }
     }
@@ -397,7 +395,7 @@ fn own_state(token: &TokenRecord, now: UnixSeconds) -> &'static str {
     }
 }
 
-fn parse_expiry(text: &str) -> Result<Expiry, String> {
+pub(super) fn parse_expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" {
         return Ok(Expiry::Never);
     }

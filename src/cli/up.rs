@@ -2,7 +2,7 @@
 
 use super::{CliError, Context, Format, output};
 use crate::app::{self, ServeOptions};
-use crate::config::Config;
+use crate::config::{Config, ListenerConfig};
 use serde_json::json;
 use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
     after_help = "Examples:\n  nexus up\n  nexus up --listen 127.0.0.1:9000 --listen [::1]:9000\n  nexus up --ready-fd 3 3>ready"
 )]
 pub struct Up {
-    /// Listen here instead of where the config says; may be repeated; port 0 takes a free one
+    /// Listen here, in clear text, instead of where the config says; may be repeated; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
     /// Health and metrics here instead of where the config says
@@ -67,12 +67,11 @@ impl Up {
     /// A flag opens no door that the config would have to open in so many words.
     fn check_addresses(&self, config: &Config) -> Result<(), CliError> {
         let is_exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
-        if let Some(address) =
-            self.listen.iter().find(|address| is_exposed(address) && !config.listeners.contains(address))
-        {
+        let is_open = |address: &SocketAddr| config.listeners.contains(&ListenerConfig::plain(*address));
+        if let Some(address) = self.listen.iter().find(|address| is_exposed(address) && !is_open(address)) {
             return Err(CliError::Usage(format!(
-                "other machines reach {address}, and this version listens in clear text only; if that is meant, write \
-                 it in nexus.toml as a [[server.listener]] with allow_clear = true"
+                "other machines reach {address}, and --listen makes listeners in clear text only; write it in nexus.toml \
+                 as a [[server.listener]] with tls, or with allow_clear = true if that is meant"
             )));
         }
         if let Some(admin) = self.admin.filter(is_exposed) {
@@ -84,16 +83,20 @@ impl Up {
 
 fn announce(context: &Context, running: &app::Running) -> Result<(), CliError> {
     let ca = context.home.ca_certificate();
-    let urls: Vec<String> = running.listen.iter().map(|address| format!("http://{address}")).collect();
     let printed = if context.format == Format::Json {
         let admin = format!("http://{}", running.admin);
+        let urls: Vec<&str> = running.listen.iter().map(|reach| reach.url.as_str()).collect();
         output::print_line(
             &json!({ "proxy": urls, "admin": admin, "ca": ca, "locked_down": running.is_locked_down() }).to_string(),
         )
     } else {
         let mut text = String::new();
-        for url in &urls {
-            text.push_str(&format!("proxy  {url}\n"));
+        for reach in &running.listen {
+            let url = output::printable(&reach.url);
+            match &reach.listener.agent {
+                Some(bound) => text.push_str(&format!("proxy  {url} (as the agent {})\n", bound.agent)),
+                None => text.push_str(&format!("proxy  {url}\n")),
+            }
         }
         text.push_str(&format!("admin  http://{}\nca     {}\n", running.admin, ca.display()));
         if running.is_locked_down() {

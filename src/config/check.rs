@@ -1,6 +1,8 @@
 //! From the file's text to [`Config`]: validated without I/O, all problems at once.
 
+mod certificates;
 mod identity;
+mod listeners;
 mod server;
 mod tokens;
 
@@ -20,6 +22,20 @@ use toml::de::DeTable;
 /// Every problem, each with file, line and column.
 pub fn check_text(file: &str, text: &str, home: &Path) -> Result<Config, Vec<FileProblem>> {
     let mut document = Document::new(file, text);
+    let table = DeTable::parse(text).map_err(|error| vec![document.syntax_problem(&error)])?;
+    let config = read(&mut document, Section::root(table.get_ref()));
+    match document.into_problems() {
+        problems if problems.is_empty() => Ok(config.resolved(home)),
+        problems => Err(problems),
+    }
+}
+
+/// [`check_text`], and a look at the files that the text names: those of TLS listeners.
+///
+/// # Errors
+/// Every problem, each with file, line and column.
+pub fn check_text_and_files(file: &str, text: &str, home: &Path) -> Result<Config, Vec<FileProblem>> {
+    let mut document = Document::new(file, text).with_files_below(home);
     let table = DeTable::parse(text).map_err(|error| vec![document.syntax_problem(&error)])?;
     let config = read(&mut document, Section::root(table.get_ref()));
     match document.into_problems() {

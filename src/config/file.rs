@@ -3,6 +3,7 @@
 
 use crate::provider::FileProblem;
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 /// One file being read, and what is wrong with it so far.
@@ -13,6 +14,8 @@ pub(super) struct Document<'t> {
     /// Dotted names of every key that was asked for, to tell where a misplaced key belongs.
     known: HashSet<String>,
     unknown: Vec<Unknown>,
+    /// Where relative paths are looked for, if the files that they name are to be looked at.
+    files_below: Option<PathBuf>,
 }
 
 /// A key that nobody asked for.
@@ -45,7 +48,18 @@ pub(super) struct Section<'d> {
 
 impl<'t> Document<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, problems: Vec::new(), known: HashSet::new(), unknown: Vec::new() }
+        Self { file, text, problems: Vec::new(), known: HashSet::new(), unknown: Vec::new(), files_below: None }
+    }
+
+    /// The same, the files that it names being looked at too.
+    pub(super) fn with_files_below(mut self, home: &Path) -> Self {
+        self.files_below = Some(home.to_owned());
+        self
+    }
+
+    /// Where relative paths are looked for, if files are to be looked at.
+    pub(super) fn files_below(&self) -> Option<&Path> {
+        self.files_below.as_deref()
     }
 
     /// The problem of a text that is not TOML at all.

@@ -2,7 +2,8 @@
 
 use super::check::check_store;
 use super::read::{Files, read_files, restart_keys};
-use super::{Config, check_text, read};
+use super::server_tls::{ListenerTls, ListenersTls, TlsError};
+use super::{Config, check_text, check_text_and_files, read};
 use crate::connection::{Connection, RouteTable};
 use crate::identity::{Directory, Issuer, Issuers, KeyLocation, KeySource, Principals, TokenTable, own_issuer};
 use crate::net::{Egress, EgressSettings};
@@ -36,6 +37,15 @@ pub struct Snapshot {
     pub seen: Seen,
     /// +1 on every applied change of files.
     pub config_version: u64,
+    tls: Arc<ListenersTls>,
+}
+
+impl Snapshot {
+    /// The TLS of the config's listener with this number, if it has any.
+    #[must_use]
+    pub fn listener_tls(&self, index: usize) -> Option<&Arc<ListenerTls>> {
+        self.tls.of(index)
+    }
 }
 
 /// Why nothing was loaded; the old snapshot stays in force.
@@ -59,6 +69,9 @@ pub enum ConfigError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// A listener's TLS cannot be used.
+    #[error("TLS of a listener: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// What [`Loader::start_with`] loads from.
@@ -73,6 +86,8 @@ pub struct Sources {
     pub own_listeners: Vec<SocketAddr>,
     /// Certificates that no upstream may be trusted for: the interception CA.
     pub distrusted: Vec<CertificateDer<'static>>,
+    /// Whether the config's listeners are served, so that the files of their TLS have to be there.
+    pub serves_listeners: bool,
 }
 
 /// What [`Loader::reload_store`] did.
@@ -129,6 +144,16 @@ impl Loader {
         check_text(&path.display().to_string(), &text, &home).map_err(ConfigError::Problems)
     }
 
+    /// [`Loader::read_config`], with a look at the files that the config names.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check_config(home: &Path, file: Option<&Path>) -> Result<Config, ConfigError> {
+        let home = read::absolute(home)?;
+        let (path, text) = config_text(&home, file)?;
+        check_text_and_files(&path.display().to_string(), &text, &home).map_err(ConfigError::Problems)
+    }
+
     /// Reads what says where the store is, for commands that work on records: a file that somebody is in the middle of
     /// editing must not keep a token from being revoked.
     ///
@@ -156,7 +181,8 @@ impl Loader {
         store: Arc<dyn Store>,
         own_listeners: Vec<SocketAddr>,
     ) -> Result<Self, ConfigError> {
-        Self::start_with(Sources { home, file, store, own_listeners, distrusted: Vec::new() }).await
+        Self::start_with(Sources { home, file, store, own_listeners, distrusted: Vec::new(), serves_listeners: false })
+            .await
     }
 
     /// Loads everything for the first time.
@@ -170,15 +196,21 @@ impl Loader {
         let egress = build_egress(&sources, &files.config, None).await?;
         let mut changes = sources.store.changes_since(&Seen::default()).await?;
         let failed = std::mem::take(&mut changes.failed);
+        let tls = load_tls(&sources, &files.config, Arc::default()).await?;
         let empty = Snapshot {
             config: Arc::new(files.config.clone()),
             catalog: Arc::clone(&files.catalog),
             egress,
-            directory: Directory { issuers: issuers(&sources, &files, &Issuers::default()), ..Directory::default() },
+            directory: told_by_files(
+                &files.config,
+                &tls,
+                Directory { issuers: issuers(&sources, &files, &Issuers::default()), ..Directory::default() },
+            ),
             routes: RouteTable::default(),
             generation: 0,
             seen: Seen::default(),
             config_version: 1,
+            tls,
         };
         let snapshot = with_changes(&empty, changes);
         Ok(Self {
@@ -267,8 +299,12 @@ impl Loader {
         let key_sets = |files: &Files| files.key_sets.iter().map(|file| file.digest).collect::<Vec<_>>();
         let keys_differ = key_sets(&files) != key_sets(&applied);
         let inputs_differ = files.ca_digests != applied.ca_digests || egress_differs(&current.config, &config);
-        let is_same =
-            !inputs_differ && !keys_differ && config == *current.config && files.catalog_key == applied.catalog_key;
+        let tls = load_tls(&self.sources, &config, Arc::clone(&current.tls)).await?;
+        let is_same = !inputs_differ
+            && !keys_differ
+            && Arc::ptr_eq(&tls, &current.tls)
+            && config == *current.config
+            && files.catalog_key == applied.catalog_key;
         if !kept.is_empty() && files.config != applied.config {
             warn!("changes of {} apply after a restart; they are kept as they were", kept.join(", "));
         }
@@ -295,10 +331,10 @@ impl Loader {
             let directory = Directory {
                 issuers: issuers(&self.sources, &files, &latest.directory.issuers),
                 principals: Principals::default(),
-                ..latest.directory.clone()
+                ..told_by_files(&config, &tls, latest.directory.clone())
             };
-            let files = Snapshot { config, catalog, egress, directory, config_version, ..(*latest).clone() };
-            self.snapshot.store(Arc::new(files));
+            let next = Snapshot { config, catalog, egress, config_version, tls, directory, ..(*latest).clone() };
+            self.snapshot.store(Arc::new(next));
         }
         *applied = files;
         Ok(true)
@@ -352,6 +388,28 @@ fn egress_differs(old: &Config, new: &Config) -> bool {
     inputs(old) != inputs(new)
 }
 
+/// The directory with what the files say of callers.
+fn told_by_files(config: &Config, tls: &ListenersTls, directory: Directory) -> Directory {
+    Directory {
+        certificates: config.certificates.as_slice().into(),
+        client_roots: Arc::new(tls.client_roots()),
+        ..directory
+    }
+}
+
+async fn load_tls(
+    sources: &Sources,
+    config: &Config,
+    previous: Arc<ListenersTls>,
+) -> Result<Arc<ListenersTls>, ConfigError> {
+    if !sources.serves_listeners {
+        return Ok(previous);
+    }
+    let (listeners, home) = (config.listeners.clone(), sources.home.clone());
+    let install = sources.store.install_id().to_owned();
+    Ok(read::blocking(move || ListenersTls::load(&listeners, &home, &install, &previous)).await?)
+}
+
 async fn build_egress(
     sources: &Sources,
     config: &Config,
@@ -364,6 +422,7 @@ async fn build_egress(
         connect: config.limits.connect,
         own_listeners: sources.own_listeners.clone(),
         distrusted: sources.distrusted.clone(),
+        ..EgressSettings::default()
     };
     let egress = read::blocking(move || Egress::new(settings, previous.as_deref())).await?;
     Ok(Arc::new(egress))
@@ -388,9 +447,10 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
         directory: Directory {
             tokens: snapshot.directory.tokens.updated(&changes.tokens, &changes.deleted_tokens),
             locked: changes.locked,
+            disabled: changes.disabled_agents.into_iter().collect(),
             names: Some(Arc::new(routes.clone())),
-            issuers: snapshot.directory.issuers.clone(),
             principals: Principals::default(),
+            ..snapshot.directory.clone()
         },
         routes,
         generation: changes.generation,

@@ -1,9 +1,10 @@
 //! The checked configuration: domain types, every default safe.
 
 use crate::audit::AuditSettings;
-use crate::identity::{IssuerSettings, KeyLocation};
+use crate::identity::{BoundAgent, CertificateMapping, IssuerSettings, KeyLocation};
 use crate::types::Host;
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,11 +89,96 @@ pub struct TokenLimits {
     pub max_expires: Option<Duration>,
 }
 
+/// Where a listener is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// `IP:PORT`.
+    Tcp(SocketAddr),
+    /// A Unix socket, relative to the home.
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Whether other machines can reach it.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        match self {
+            Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => false,
+        }
+    }
+
+    /// The address, if it is one of the network.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The files of a TLS listener, PEM, relative to the home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and what stands between it and its CA.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The CAs whose client certificates prove an agent.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// All of them.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.cert, &self.key].into_iter().chain(&self.client_ca)
+    }
+
+    /// The same with relative paths taken relative to `home`.
+    #[must_use]
+    pub fn resolved(mut self, home: &Path) -> Self {
+        let Self { cert, key, client_ca } = &mut self;
+        for path in [cert, key].into_iter().chain(client_ca) {
+            *path = home.join(&*path);
+        }
+        self
+    }
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Where it is.
+    pub address: ListenAddress,
+    /// Its TLS; none for clear text.
+    pub tls: Option<TlsFiles>,
+    /// Whoever calls without a proof of their own acts as this agent.
+    pub agent: Option<BoundAgent>,
+}
+
+impl ListenerConfig {
+    /// A listener in clear text for everybody with a token.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address: ListenAddress::Tcp(address), tls: None, agent: None }
+    }
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where agents connect to: proxy, base-URL and call API, in clear text.
-    pub listeners: Vec<SocketAddr>,
+    /// Where agents connect to: proxy, base-URL and call API.
+    pub listeners: Vec<ListenerConfig>,
     /// Health and metrics.
     pub admin: SocketAddr,
     /// How long open requests may take at shutdown.
@@ -121,6 +207,8 @@ pub struct Config {
     pub audit: AuditSettings,
     /// How long tokens may work.
     pub tokens: TokenLimits,
+    /// What certificates of the operator's own CAs mean.
+    pub certificates: Vec<CertificateMapping>,
     /// Warnings about dangerous but allowed settings, for the log.
     pub warnings: Vec<String>,
 }
@@ -130,7 +218,7 @@ impl Default for Config {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
-            listeners: vec![loopback(8470)],
+            listeners: vec![ListenerConfig::plain(loopback(8470))],
             admin: loopback(8471),
             shutdown_grace: Duration::from_secs(5),
             store: PathBuf::from("nexus.db"),
@@ -145,6 +233,7 @@ impl Default for Config {
             issuers: Vec::new(),
             audit: AuditSettings::default(),
             tokens: TokenLimits::default(),
+            certificates: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -176,6 +265,12 @@ impl Config {
             if let KeyLocation::File(path) = &mut issuer.keys {
                 resolve(path);
             }
+        }
+        for listener in &mut self.listeners {
+            if let ListenAddress::Unix(path) = &mut listener.address {
+                resolve(path);
+            }
+            listener.tls = listener.tls.take().map(|files| files.resolved(home));
         }
         self
     }

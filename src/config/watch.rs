@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 /// Calls back through the channel whenever something under these paths may have changed: at most once per 200 ms, within
-/// two seconds of the change. The CA files and key sets that the config names are watched
-/// too. Once at the start, for what changed
+/// two seconds of the change. The CA files, key sets and TLS files of listeners that the config names are watched too.
+/// Once at the start, for what changed
 /// before the watch began. Ends when the receiver is dropped.
 pub fn watch_files(home: PathBuf, config_file: PathBuf) -> tokio::sync::mpsc::Receiver<()> {
     // One notice that was not taken yet stands for all changes up to the moment it is taken.
@@ -45,7 +45,7 @@ type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 struct Watch {
     home: PathBuf,
     config_file: PathBuf,
-    /// CA files and key sets, as in the last config that had no problems.
+    /// CA files, key sets and TLS files of listeners, as in the last config that had no problems.
     named_files: Vec<PathBuf>,
     /// The config's digest that `named_files` was read from.
     named_files_of: Option<[u8; 32]>,
@@ -188,6 +188,8 @@ impl Watch {
         {
             self.named_files = config.key_files().cloned().collect();
             self.named_files.extend(config.ca_files);
+            let tls = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+            self.named_files.extend(tls.flat_map(|files| files.paths()).cloned());
         }
     }
 

@@ -1,12 +1,13 @@
 //! Everyone who may call, and the one place where a proof becomes a principal.
 
 use super::{
-    Attributes, Issuers, JwtError, Mapping, Names, Presented, Principal, Rejected, TokenTable, VerifiedJwt,
-    has_jwt_form,
+    Attributes, CertificateMapping, ClientCertificate, Issuers, JwtError, Mapping, Names, Presented, Principal,
+    Rejected, RootId, TokenTable, VerifiedJwt, has_jwt_form,
 };
 use crate::secret::{AgentToken, Secret, TokenDigest};
-use crate::types::{ConnectionId, Scope, UnixSeconds};
+use crate::types::{AgentName, ConnectionId, Scope, UnixSeconds};
 use quick_cache::sync::Cache;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +18,21 @@ pub enum Proof {
     Token(TokenDigest),
     /// A JWT of an issuer from the config.
     Jwt(Arc<VerifiedJwt>),
+    /// A client certificate, verified in the handshake.
+    Certificate(Arc<ClientCertificate>),
+    /// Reaching a listener that is bound to an agent.
+    Bound(Arc<BoundAgent>),
+    /// A one-time code of an invitation. Proves the right to a certificate and to nothing else.
+    Code(TokenDigest),
+}
+
+/// The agent that a listener is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BoundAgent {
+    /// Its tenant and namespace.
+    pub scope: Scope,
+    /// The agent.
+    pub agent: AgentName,
 }
 
 /// Everyone who may call. Cheap to clone; part of the snapshot.
@@ -26,12 +42,18 @@ pub struct Directory {
     pub tokens: TokenTable,
     /// Whether all agents are locked out.
     pub locked: bool,
+    /// Agents that are, each by itself.
+    pub disabled: DisabledAgents,
     /// Where mappings find connections by their names; none finds none.
     pub names: Option<Arc<dyn Names>>,
     /// Whose JWTs are taken.
     pub issuers: Issuers,
     /// The principals of JWTs that were seen with exactly this directory; empty whenever something in it changes.
     pub principals: Principals,
+    /// What certificates of the operator's own CAs mean; the first that fits holds.
+    pub certificates: Arc<[CertificateMapping]>,
+    /// The CAs that client certificates are believed of, on whatever listener.
+    pub client_roots: Arc<HashSet<RootId>>,
 }
 
 /// Principals that mappings made, by the digest of the JWT. Cheap to clone; clones share it.
@@ -79,10 +101,53 @@ impl Directory {
         if self.locked {
             return Err(Rejected::LockedOut);
         }
-        match proof {
+        let principal = match proof {
             Proof::Token(digest) => self.tokens.authenticate(digest, now),
             Proof::Jwt(token) => self.recognise_jwt(token, now),
+            Proof::Certificate(certificate) => self.certified(certificate, now),
+            Proof::Bound(bound) => {
+                self.tokens.principal_of_agent(&bound.scope, &bound.agent, now).ok_or(Rejected::Unknown)
+            }
+            Proof::Code(digest) => self.tokens.invited(digest, now),
+        }?;
+        // With an agent ends all that its tokens have made, whatever name that has.
+        let is_disabled = |principal: &Principal| self.disabled.has(&principal.scope, &principal.agent);
+        let made_by = || principal.token_id.iter().flat_map(|id| self.tokens.lineage(id));
+        if is_disabled(&principal) || made_by().any(is_disabled) {
+            return Err(Rejected::AgentDisabled);
         }
+        Ok(principal)
+    }
+
+    fn certified(&self, certificate: &ClientCertificate, now: UnixSeconds) -> Result<Principal, Rejected> {
+        if !certificate.is_valid(now) {
+            return Err(Rejected::Expired);
+        }
+        // A connection outlives the file that its CA stood in.
+        if !self.client_roots.contains(&certificate.root) {
+            return Err(Rejected::Unknown);
+        }
+        match &certificate.record {
+            Some(record) => self.tokens.certified(record, now),
+            // What the install's own CA signs and no record is named by means nothing.
+            None if certificate.is_own => Err(Rejected::Unknown),
+            None => self.certified_by_rule(certificate),
+        }
+    }
+
+    fn certified_by_rule(&self, certificate: &ClientCertificate) -> Result<Principal, Rejected> {
+        let names: &dyn Names = self.names.as_deref().unwrap_or(&NoNames);
+        let mut refused = None;
+        for CertificateMapping { name, mapping } in &*self.certificates {
+            match mapping.principal(name, &certificate.attributes, names) {
+                Ok(principal) => return Ok(principal),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if let Some(error) = refused {
+            tracing::info!("a client certificate that no rule of identity.certificate fits was refused: {error}");
+        }
+        Err(Rejected::NotMapped)
     }
 
     fn recognise_jwt(&self, token: &VerifiedJwt, now: UnixSeconds) -> Result<Principal, Rejected> {
@@ -134,5 +199,27 @@ struct NoNames;
 impl Names for NoNames {
     fn connection(&self, _: &Scope, _: &str) -> Option<ConnectionId> {
         None
+    }
+}
+
+/// The agents that were disabled. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct DisabledAgents(Arc<HashMap<Scope, HashSet<AgentName>>>);
+
+impl DisabledAgents {
+    /// Whether this one is.
+    #[must_use]
+    pub fn has(&self, scope: &Scope, agent: &AgentName) -> bool {
+        !self.0.is_empty() && self.0.get(scope).is_some_and(|agents| agents.contains(agent))
+    }
+}
+
+impl FromIterator<(Scope, AgentName)> for DisabledAgents {
+    fn from_iter<I: IntoIterator<Item = (Scope, AgentName)>>(agents: I) -> Self {
+        let mut disabled: HashMap<Scope, HashSet<AgentName>> = HashMap::new();
+        for (scope, agent) in agents {
+            disabled.entry(scope).or_default().insert(agent);
+        }
+        Self(Arc::new(disabled))
     }
 }

@@ -1,20 +1,25 @@
 //! Who calls: a downstream proof becomes a [`Principal`].
 //!
-//! Opaque tokens, and JWTs of this install and of issuers from the config; another proof is another file. Not here: what the principal may do (policy).
+//! Opaque tokens, JWTs of this install and of issuers from the config, and client certificates; another proof is another
+//! file. Not here: what the principal may do (policy).
 
+mod authority;
+mod certificate;
 mod directory;
 mod jwt;
 mod mapping;
 mod proof;
 mod tokens;
 
-pub use directory::{Directory, Principals, Proof};
+pub use authority::{AgentAuthority, AgentCaError, CertificateRequest, RequestError};
+pub use certificate::{CertificateMapping, ClientCaError, ClientCas, ClientCertificate, RootId, certificate_name};
+pub use directory::{BoundAgent, Directory, DisabledAgents, Principals, Proof};
 pub use jwt::{
     Algorithm, Fetcher, Issuer, IssuerSettings, Issuers, JwtError, KeyLocation, KeySet, KeySetError, KeySource,
     MAX_JWT_BYTES, RUN_AUDIENCE, RunClaims, VerifiedJwt, Verifier, has_jwt_form, own_issuer, sign_run_token,
 };
 pub use mapping::{Attributes, Claim, Condition, Mapping, MappingError, Names, Rule, Template, TemplateError};
-pub use proof::{BasicPair, Presented, ProofError, ProxyCredentials, bearer, proxy_authorization};
+pub use proof::{BasicPair, Presented, ProofError, ProxyCredentials, bearer, connection_choice, proxy_authorization};
 pub use tokens::{MAX_GENERATIONS, Rejected, Standing, TokenTable};
 
 #[cfg(test)]

@@ -137,8 +137,10 @@ fn split_scheme(value: &[u8]) -> (&[u8], &[u8]) {
     (&value[..end], value[end..].trim_ascii())
 }
 
-/// `x` and `nexus` are what people and tools write where a user name has to stand.
-fn connection_choice(user: &str) -> Option<String> {
+/// The connection that a user name beside the token chooses. `x` and `nexus` are what people and tools write where a
+/// user name has to stand.
+#[must_use]
+pub fn connection_choice(user: &str) -> Option<String> {
     (!matches!(user, "" | "x" | "nexus")).then(|| user.to_owned())
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Grant, Principal};
 use crate::secret::TokenDigest;
-use crate::store::{TokenRecord, TokenScope};
+use crate::store::{TokenKind, TokenRecord, TokenScope};
 use crate::types::{AgentName, HostError, PathError, PathPattern, Scope, SharedMap, TokenId, UnixSeconds};
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
@@ -22,6 +22,9 @@ pub enum Rejected {
     /// All agents are.
     #[error("all agents are locked out")]
     LockedOut,
+    /// The agent is.
+    #[error("the agent is disabled")]
+    AgentDisabled,
     /// Verified, but the config grants nothing to such callers.
     #[error("nothing is granted to callers with such attributes")]
     NotMapped,
@@ -74,7 +77,35 @@ impl TokenTable {
     /// # Errors
     /// See [`Rejected`].
     pub fn authenticate(&self, digest: &TokenDigest, now: UnixSeconds) -> Result<Principal, Rejected> {
-        self.0.live(digest, now).map(|entry| entry.principal.clone())
+        let entry = self.0.live(digest, now)?;
+        // The code of an invitation is no token.
+        if entry.kind == TokenKind::Certificate {
+            return Err(Rejected::Unknown);
+        }
+        Ok(entry.principal.clone())
+    }
+
+    /// The principal of an invitation whose code has this digest.
+    ///
+    /// # Errors
+    /// See [`Rejected`].
+    pub fn invited(&self, code: &TokenDigest, now: UnixSeconds) -> Result<Principal, Rejected> {
+        let entry = self.0.live(code, now)?;
+        if entry.kind != TokenKind::Certificate {
+            return Err(Rejected::Unknown);
+        }
+        Ok(entry.principal.clone())
+    }
+
+    /// The principal of the record that a certificate of this install names.
+    ///
+    /// # Errors
+    /// See [`Rejected`].
+    pub fn certified(&self, id: &TokenId, now: UnixSeconds) -> Result<Principal, Rejected> {
+        let entry = self.0.by_id.get(id).filter(|entry| entry.kind == TokenKind::Certificate);
+        let entry = entry.ok_or(Rejected::Unknown)?;
+        self.0.check(entry, now)?;
+        Ok(entry.principal.clone())
     }
 
     /// Whether the token would be accepted now: what requests inside an open tunnel ask again.
@@ -125,6 +156,14 @@ impl TokenTable {
             };
         }
         Some(standing)
+    }
+
+    /// When the token with this id ends, by itself or with one that made it.
+    #[must_use]
+    pub fn end_of(&self, id: &TokenId) -> Option<UnixSeconds> {
+        let above = |entry: &&Arc<Entry>| self.0.by_id.get(entry.parent.as_ref()?);
+        let line = std::iter::successors(self.0.by_id.get(id), above).take(MAX_GENERATIONS + 1);
+        line.filter_map(|entry| entry.expires_at).min()
     }
 
     /// How many tokens there are, dead ones included.
@@ -260,6 +299,7 @@ struct Entry {
     principal: Principal,
     id: TokenId,
     parent: Option<TokenId>,
+    kind: TokenKind,
     digest: TokenDigest,
     previous: Option<(TokenDigest, UnixSeconds)>,
     created_at: UnixSeconds,
@@ -300,6 +340,7 @@ impl Entry {
             },
             id: record.id.clone(),
             parent: record.parent.clone(),
+            kind: record.kind,
             digest: record.digest,
             previous: record.previous,
             created_at: record.created_at,

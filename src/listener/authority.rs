@@ -101,6 +101,22 @@ impl CertificateAuthority {
         Ok(Self { issuer, certificate: certificate.into_owned(), leaf_key })
     }
 
+    /// A certificate for a listener of this install and its new key, both PEM. Whoever trusts the CA trusts it.
+    ///
+    /// # Errors
+    /// When a host does not fit a certificate.
+    pub fn issue(&self, hosts: &[Host], days: i64) -> Result<(String, Secret), rcgen::Error> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = hosts.iter().map(alternative_name).collect::<Result<_, _>>()?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = (day(-1), day(days));
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        Ok((params.signed_by(&key, &self.issuer)?.pem(), Secret::new(key.serialize_pem())))
+    }
+
     /// Mints a leaf certificate for a host, with the CA's certificate behind it. Leaves share one key, which lives as
     /// long as the process.
     ///
@@ -113,10 +129,7 @@ impl CertificateAuthority {
         if name.len() <= 64 {
             params.distinguished_name.push(DnType::CommonName, name.as_str());
         }
-        params.subject_alt_names = vec![match host {
-            Host::Name(name) => SanType::DnsName(name.as_ref().try_into()?),
-            Host::Ip(address) => SanType::IpAddress(*address),
-        }];
+        params.subject_alt_names = vec![alternative_name(host)?];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -126,6 +139,13 @@ impl CertificateAuthority {
         let key = any_ecdsa_type(&key).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
         Ok(Arc::new(CertifiedKey::new(vec![leaf.der().clone(), self.certificate.clone()], key)))
     }
+}
+
+fn alternative_name(host: &Host) -> Result<SanType, rcgen::Error> {
+    Ok(match host {
+        Host::Name(name) => SanType::DnsName(name.as_ref().try_into()?),
+        Host::Ip(address) => SanType::IpAddress(*address),
+    })
 }
 
 fn paths(directory: &Path) -> (PathBuf, PathBuf) {

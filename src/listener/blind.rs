@@ -1,6 +1,5 @@
 //! Blind tunnels: to allowed hosts, without a credential, after a look at the ClientHello.
 
-use super::front::Raw;
 use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::proxy::Plane;
@@ -11,7 +10,7 @@ use crate::types::{Host, Target};
 use bytes::{Bytes, BytesMut};
 use rustls::server::Acceptor;
 use std::net::SocketAddr;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 /// Longest ClientHello that is looked at.
 const CLIENT_HELLO: usize = 32 * 1024;
@@ -25,11 +24,11 @@ enum Hello {
 }
 
 /// Runs the tunnel until it ends or is cut.
-pub(super) async fn run(
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     plane: &Plane,
     snapshot: &Snapshot,
     record: Record,
-    stream: Raw,
+    stream: S,
     target: &Target,
     addresses: &[SocketAddr],
 ) {
@@ -43,11 +42,11 @@ pub(super) async fn run(
 }
 
 /// Reads the ClientHello, compares its server name with the CONNECT host, dials the vetted address, and copies.
-async fn tunnel(
+async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     plane: &Plane,
     snapshot: &Snapshot,
     mut record: Record,
-    mut stream: Raw,
+    mut stream: S,
     target: &Target,
     addresses: &[SocketAddr],
 ) {
@@ -88,7 +87,7 @@ async fn tunnel(
     }
 }
 
-async fn client_hello(stream: &mut Raw, early: &mut BytesMut) -> Hello {
+async fn client_hello<S: AsyncRead + Unpin>(stream: &mut S, early: &mut BytesMut) -> Hello {
     let mut acceptor = Acceptor::default();
     let mut fed = 0;
     while early.len() < CLIENT_HELLO {

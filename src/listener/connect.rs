@@ -1,7 +1,8 @@
 //! CONNECT: who asks, for where, and whether the tunnel is intercepted, blind or refused.
 
 use super::blind;
-use super::front::{Front, Raw};
+use super::front::Front;
+use super::wire::Wire;
 use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::identity::Principal;
@@ -10,7 +11,6 @@ use crate::proxy::downstream::{choice_of, proxy_proof};
 use crate::proxy::engine::{Serving, serve_http1, serve_http2};
 use crate::proxy::exchange::may_pass_without;
 use crate::proxy::finish::Record;
-use crate::proxy::framing::GuardedStream;
 use crate::proxy::handle;
 use crate::proxy::live::Asked;
 use crate::proxy::reject::{Code, Rejection};
@@ -18,9 +18,9 @@ use crate::proxy::{Closing, Entry, Tunnel};
 use crate::types::{Scheme, Target};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 /// A tunnel that will be.
@@ -78,23 +78,33 @@ pub(super) async fn connect(
             front.plane.tasks.clone().spawn(async move {
                 let _slot = slot;
                 let Ok(upgraded) = upgrade.await else { return record.abort("client_gone") };
-                let Ok(parts) = upgraded.downcast::<TokioIo<GuardedStream<Raw>>>() else {
-                    return record.abort("internal_error");
-                };
-                let (mut stream, early) = parts.io.into_inner().into_parts();
-                stream.rewind(&[parts.read_buf.as_ref(), early.as_ref()].concat());
-                match opening {
-                    Opening::Intercepted(tunnel) => {
-                        intercept(front, snapshot, record, stream, tunnel, client, closing).await;
-                    }
-                    Opening::Blind { target, addresses } => {
-                        front.plane.metrics.tunnel_opened(false);
-                        blind::run(&front.plane, &snapshot, record, stream, &target, &addresses).await;
-                        front.plane.metrics.tunnel_closed(false);
-                    }
+                match Wire::of(upgraded) {
+                    Wire::Raw(stream) => carry(front, snapshot, record, opening, stream, client, closing).await,
+                    Wire::Tls(stream) => carry(front, snapshot, record, opening, stream, client, closing).await,
+                    Wire::Stream(stream) => carry(front, snapshot, record, opening, stream, client, closing).await,
                 }
             });
             Response::new(ResponseBody::empty())
+        }
+    }
+}
+
+/// What a tunnel is for, on whatever stream it runs.
+async fn carry<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    front: Arc<Front>,
+    snapshot: Arc<Snapshot>,
+    record: Record,
+    opening: Opening,
+    stream: S,
+    client: Option<SocketAddr>,
+    closing: Arc<Closing>,
+) {
+    match opening {
+        Opening::Intercepted(tunnel) => intercept(front, snapshot, record, stream, tunnel, client, closing).await,
+        Opening::Blind { target, addresses } => {
+            front.plane.metrics.tunnel_opened(false);
+            blind::run(&front.plane, &snapshot, record, stream, &target, &addresses).await;
+            front.plane.metrics.tunnel_closed(false);
         }
     }
 }
@@ -123,7 +133,7 @@ async fn open(
     }
     record.target(&target);
     let (proof, principal, user_choice) =
-        proxy_proof(&front.plane, snapshot, record.client(), request.headers()).await?;
+        proxy_proof(&front.plane, snapshot, record.client(), request.headers(), entry.standing.as_ref()).await?;
     record.principal(&principal);
     entry.close.known();
     record.watch(snapshot, &proof, Asked::Nothing, closing)?;
@@ -146,11 +156,11 @@ async fn open(
 }
 
 /// The TLS handshake as the host, and the requests inside.
-async fn intercept(
+async fn intercept<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     front: Arc<Front>,
     snapshot: Arc<Snapshot>,
     mut record: Record,
-    stream: Raw,
+    stream: S,
     tunnel: Tunnel,
     client: Option<SocketAddr>,
     closing: Arc<Closing>,
@@ -179,7 +189,15 @@ async fn intercept(
     // The requests inside have records of their own.
     record.forget();
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let entry = Entry { client, tunnel: Some(Arc::new(tunnel)), is_private: true, decision: None, close: closing };
+    let entry = Entry {
+        client,
+        tunnel: Some(Arc::new(tunnel)),
+        is_private: true,
+        is_tls: false,
+        standing: None,
+        decision: None,
+        close: closing,
+    };
     let serving = Serving {
         head: Front::head_limits(limits),
         head_time: limits.header_time,

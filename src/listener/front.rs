@@ -3,14 +3,17 @@
 use super::connect::connect;
 use super::leaf::LeafCache;
 use super::strangers::Strangers;
-use crate::config::Limits;
+use crate::admin::SocketFile;
+use crate::config::{Limits, ListenAddress, ListenerConfig};
+use crate::identity::Proof;
 use crate::proxy::body::ResponseBody;
-use crate::proxy::engine::{Serving, serve_http1};
+use crate::proxy::engine::{Serving, serve_http1, serve_http2};
 use crate::proxy::framing::HeadLimits;
 use crate::proxy::{Closing, Entry, Plane, handle};
-use crate::types::{AgentName, Scope};
+use crate::types::{AgentName, Host, Scheme, Scope, Target};
 use async_trait::async_trait;
 use dashmap::DashMap;
+use http::header::{HOST, HeaderValue};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use pingora_core::apps::ServerApp;
@@ -19,11 +22,15 @@ use pingora_core::protocols::{GetSocketDigest, Stream};
 use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
+use std::fs::Permissions;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// How long a connection outside a tunnel may be idle between requests.
 const IDLE: Duration = Duration::from_secs(60);
@@ -36,7 +43,7 @@ pub(super) type Raw = Box<L4Stream>;
 #[error("cannot listen on {address}: {source}")]
 pub struct BindError {
     /// The address.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// The cause.
     #[source]
     pub source: std::io::Error,
@@ -52,43 +59,85 @@ pub struct Front {
 
 /// Sockets that are bound and not served yet.
 pub struct Listening {
-    sockets: Vec<(SocketAddr, TcpListener)>,
+    sockets: Vec<Socket>,
+}
+
+struct Socket {
+    listener: ListenerConfig,
+    fd: OwnedFd,
+    /// Its number in the config, if its TLS is there.
+    tls: Option<usize>,
+    /// Removes the socket's file in the end.
+    file: Option<SocketFile>,
 }
 
 impl Listening {
-    /// Binds every address; port 0 takes a free one.
+    /// Binds every listener; port 0 takes a free one. A Unix socket is its owner's alone from birth; a dead one of that
+    /// name is replaced, a live one or another file never.
     ///
     /// # Errors
     /// [`BindError`] for the first that cannot be bound.
-    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, BindError> {
-        let bind = |address: &SocketAddr| {
-            let bound = TcpListener::bind(address).and_then(|socket| {
-                socket.set_nonblocking(true)?;
-                Ok((socket.local_addr()?, socket))
-            });
-            bound.map_err(|source| BindError { address: *address, source })
-        };
-        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()? })
+    pub async fn bind(listeners: &[ListenerConfig]) -> Result<Self, BindError> {
+        let mut sockets = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.iter().enumerate() {
+            let error = |source| BindError { address: listener.address.clone(), source };
+            let mut listener = listener.clone();
+            let (fd, file) = match &mut listener.address {
+                ListenAddress::Tcp(address) => {
+                    let socket = TcpListener::bind(*address).map_err(error)?;
+                    socket.set_nonblocking(true).map_err(error)?;
+                    *address = socket.local_addr().map_err(error)?;
+                    (OwnedFd::from(socket), None)
+                }
+                ListenAddress::Unix(path) => {
+                    let (file, socket) = SocketFile::bind_at(path.clone()).await.map_err(error)?;
+                    (OwnedFd::from(socket), Some(file))
+                }
+            };
+            let tls = listener.tls.is_some().then_some(index);
+            sockets.push(Socket { listener, fd, tls, file });
+        }
+        Ok(Self { sockets })
     }
 
-    /// The addresses, with the ports that were taken.
+    /// The listeners, with the ports that were taken.
     #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().map(|(address, _)| *address).collect()
+    pub fn listeners(&self) -> Vec<ListenerConfig> {
+        self.sockets.iter().map(|socket| socket.listener.clone()).collect()
     }
 
     /// Accepts until `shutdown` turns true.
     pub async fn serve(self, front: Front, shutdown: watch::Receiver<bool>) {
-        let mut service = Service::new("proxy".to_owned(), front);
-        let mut fds = Fds::new();
-        for (address, socket) in self.sockets {
-            let address = address.to_string();
-            service.add_tcp(&address);
+        let front = Arc::new(front);
+        let mut services = JoinSet::new();
+        let mut files = Vec::new();
+        for socket in self.sockets {
+            let Socket { listener, fd, tls, file } = socket;
+            files.extend(file);
+            let bound = listener.agent.map(|agent| Proof::Bound(Arc::new(agent)));
+            let door = Door { front: Arc::clone(&front), tls, bound };
+            let mut service = Service::new("proxy".to_owned(), door);
+            let address = match &listener.address {
+                ListenAddress::Tcp(address) => {
+                    let address = address.to_string();
+                    service.add_tcp(&address);
+                    address
+                }
+                ListenAddress::Unix(path) => {
+                    let path = path.display().to_string();
+                    service.add_uds(&path, Some(Permissions::from_mode(0o600)));
+                    path
+                }
+            };
             // pingora takes over sockets that are handed to it by address, and closes them at its end.
-            fds.add(address, socket.into_raw_fd());
+            let mut fds = Fds::new();
+            fds.add(address, fd.into_raw_fd());
+            let shutdown = shutdown.clone();
+            services.spawn(async move {
+                service.start_service(Some(Arc::new(parking_lot::Mutex::new(fds))), shutdown, 1).await;
+            });
         }
-        let fds = Arc::new(parking_lot::Mutex::new(fds));
-        service.start_service(Some(fds), shutdown, 1).await;
+        while services.join_next().await.is_some() {}
     }
 }
 
@@ -111,38 +160,113 @@ impl Front {
     }
 }
 
-#[async_trait]
-impl ServerApp for Front {
-    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        let stream: Raw = stream.into_any().downcast().ok()?;
-        let client = stream.get_socket_digest().and_then(|digest| digest.peer_addr()?.as_inet().copied());
-        let limits = self.plane.loader.snapshot().config.limits.clone();
-        let close = Arc::<Closing>::default();
-        if let Some(client) = client {
-            let closed = self.strangers.enter(client.ip(), &close, limits.unauthenticated_connections);
-            (0..closed).for_each(|_| self.plane.metrics.stranger_closed());
-        }
-        let entry = Entry {
+/// One listener: what its connections prove by themselves.
+struct Door {
+    front: Arc<Front>,
+    tls: Option<usize>,
+    bound: Option<Proof>,
+}
+
+impl Door {
+    fn entry(&self, client: Option<SocketAddr>, close: Arc<Closing>) -> Entry {
+        let is_local = client.is_none_or(|client| client.ip().to_canonical().is_loopback());
+        Entry {
             client,
             tunnel: None,
-            is_private: client.is_some_and(|client| client.ip().to_canonical().is_loopback()),
+            is_private: is_local || self.tls.is_some(),
+            is_tls: self.tls.is_some(),
+            standing: self.bound.clone(),
             decision: None,
             close,
+        }
+    }
+
+    async fn serve(&self, stream: Raw) {
+        let plane = &self.front.plane;
+        let client = stream.get_socket_digest().and_then(|digest| digest.peer_addr()?.as_inet().copied());
+        let close = Arc::<Closing>::default();
+        // Not held: a connection outlives many snapshots.
+        let (serving, tls) = {
+            let snapshot = plane.loader.snapshot();
+            let limits = &snapshot.config.limits;
+            if let Some(client) = client {
+                let closed = self.front.strangers.enter(client.ip(), &close, limits.unauthenticated_connections);
+                (0..closed).for_each(|_| plane.metrics.stranger_closed());
+            }
+            let serving = Serving {
+                head: Front::head_limits(limits),
+                head_time: limits.header_time,
+                first_head_is_due: true,
+                idle: Some(IDLE),
+                draining: plane.draining.clone(),
+                ending: plane.ending.clone(),
+            };
+            (serving, self.tls.map(|index| snapshot.listener_tls(index).cloned()))
         };
-        let serving = Serving {
-            head: Self::head_limits(&limits),
-            head_time: limits.header_time,
-            first_head_is_due: true,
-            idle: Some(IDLE),
-            draining: self.plane.draining.clone(),
-            ending: self.plane.ending.clone(),
+        let mut entry = self.entry(client, close);
+        let front = Arc::clone(&self.front);
+        let Some(tls) = tls else {
+            let answer = move |request, entry| Arc::clone(&front).answer(request, entry);
+            return serve_http1(stream, entry, serving, answer).await;
         };
-        let front = Arc::clone(self);
-        self.plane.metrics.connection_opened();
-        let serve =
-            serve_http1(stream, entry, serving, move |request, entry| Arc::clone(&front).answer(request, entry));
-        self.plane.tasks.track_future(serve).await;
-        self.plane.metrics.connection_closed();
+        let Some(tls) = tls else { return tracing::error!("a TLS listener has no certificate; this is a bug") };
+        let accepting = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
+        let stream = match tokio::time::timeout(serving.head_time, accepting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::info!(client = ?client, "TLS with an agent failed: {error}"),
+            Err(_) => return tracing::info!(client = ?client, "TLS with an agent took too long"),
+        };
+        let session = stream.get_ref().1;
+        match tls.identify(session.peer_certificates(), plane.clock.now()) {
+            Ok(Some(certificate)) => entry.standing = Some(Proof::Certificate(Arc::new(certificate))),
+            Ok(None) => {}
+            Err(error) => return tracing::info!(client = ?client, "a client certificate is not taken: {error}"),
+        }
+        if session.alpn_protocol() == Some(b"h2") {
+            let own = session.server_name().map(str::to_owned);
+            let answer = move |mut request: Request<Incoming>, entry| {
+                let front = Arc::clone(&front);
+                into_origin_form(&mut request, own.as_deref());
+                front.answer(request, entry)
+            };
+            serve_http2(stream, entry, serving, answer).await;
+        } else {
+            let answer = move |request, entry| Arc::clone(&front).answer(request, entry);
+            serve_http1(stream, entry, serving, answer).await;
+        }
+    }
+}
+
+/// An h2 request names scheme and host, whether it is for this server or to be passed on. It is for this server when the
+/// host is the one that the handshake was made with (none for an IP address, RFC 6066 section 3).
+fn into_origin_form(request: &mut Request<Incoming>, server_name: Option<&str>) {
+    if request.method() == Method::CONNECT || request.uri().scheme_str() != Some("https") {
+        return;
+    }
+    let Some(authority) = request.uri().authority().map(|authority| authority.as_str().to_owned()) else { return };
+    let Ok(target) = Target::parse_authority(Scheme::Https, authority.as_bytes()) else { return };
+    let is_own = match (&target.host, server_name) {
+        (Host::Ip(_), None) => true,
+        (host @ Host::Name(_), Some(name)) => Host::parse(name.as_bytes()).is_ok_and(|name| name == *host),
+        _ => false,
+    };
+    if !is_own {
+        return;
+    }
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).parse();
+    let (Ok(uri), Ok(host)) = (path, HeaderValue::from_str(&authority)) else { return };
+    *request.uri_mut() = uri;
+    request.headers_mut().entry(HOST).or_insert(host);
+}
+
+#[async_trait]
+impl ServerApp for Door {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        let stream: Raw = stream.into_any().downcast().ok()?;
+        let plane = &self.front.plane;
+        plane.metrics.connection_opened();
+        plane.tasks.track_future(self.serve(stream)).await;
+        plane.metrics.connection_closed();
         None
     }
 }

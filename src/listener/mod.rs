@@ -8,6 +8,7 @@ mod connect;
 mod front;
 mod leaf;
 mod strangers;
+mod wire;
 
 pub use authority::{AuthorityError, CertificateAuthority};
 pub use front::{BindError, Front, Listening};

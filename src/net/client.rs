@@ -78,6 +78,23 @@ impl HttpsClient {
         self.exchange(http::Method::POST, url, map, body, limit_bytes, timeout).await
     }
 
+    /// POSTs JSON.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_json(
+        &self,
+        url: &Url,
+        json: &Secret,
+        limit_bytes: usize,
+        timeout: Duration,
+    ) -> Result<ClientResponse, ClientError> {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // The text goes to the server it was made for.
+        self.exchange(http::Method::POST, url, headers, wiped_bytes(json.expose()), limit_bytes, timeout).await
+    }
+
     /// Sends any request with an empty body, for `connection test`.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::dial::dial;
 use super::resolver::Resolver;
-use super::tls::{UpstreamTls, load_roots};
+use super::tls::{ClientIdentity, UpstreamTls, load_ca_files, load_roots};
 use super::{AddressGuard, AddressRefusal, Alpn, NetError, TrustRootId, UpstreamStream};
 use crate::types::{Host, Scheme, Target};
 use std::collections::HashMap;
@@ -29,6 +29,10 @@ pub struct EgressSettings {
     /// Certificates that are not trust roots even where the system's store has them: the interception CA, which the
     /// user may have installed for the agents.
     pub distrusted: Vec<rustls::pki_types::CertificateDer<'static>>,
+    /// Whether `ca_files` are the only trust roots.
+    pub only_ca_files: bool,
+    /// What this program shows to servers that ask for a client certificate.
+    pub identity: Option<ClientIdentity>,
 }
 
 /// The way out. Share by `Arc`; a reload makes a new one (and reuses what did not change, so TLS sessions still resume).
@@ -53,7 +57,12 @@ impl Egress {
     /// [`NetError::CaFile`].
     pub fn new(settings: EgressSettings, previous: Option<&Egress>) -> Result<Self, NetError> {
         // Read again each time: a file's contents change under the same name.
-        let tls = UpstreamTls::new(load_roots(&settings.ca_files, &settings.distrusted)?);
+        let roots = if settings.only_ca_files {
+            load_ca_files(&settings.ca_files)?
+        } else {
+            load_roots(&settings.ca_files, &settings.distrusted)?
+        };
+        let tls = UpstreamTls::new(roots, settings.identity.as_ref());
         let tls = match previous {
             Some(previous) if previous.tls.id() == tls.id() => Arc::clone(&previous.tls),
             _ => Arc::new(tls),

@@ -16,7 +16,7 @@ pub use client::{ClientError, ClientResponse, HttpsClient};
 pub use egress::{Egress, EgressSettings};
 pub use guard::{AddressGuard, AddressRefusal};
 pub use pool::{BodyError, Pool, PoolKey, SendError, Upgraded, Upstream, UpstreamBody};
-pub use tls::{Alpn, TrustRootId, UpstreamStream};
+pub use tls::{Alpn, ClientIdentity, TrustRootId, UpstreamStream};
 
 use crate::types::Host;
 use std::net::IpAddr;

@@ -5,12 +5,14 @@ use crate::types::Host;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,6 +41,31 @@ pub(super) struct UpstreamTls {
     http1: TlsConnector,
 }
 
+/// A client certificate and its key. Share by `Arc`.
+#[derive(Clone)]
+pub struct ClientIdentity(Arc<SingleCertAndKey>);
+
+impl ClientIdentity {
+    /// Reads them from PEM files.
+    ///
+    /// # Errors
+    /// [`NetError::CaFile`] with the file that cannot be used.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, NetError> {
+        let error = |path: &Path, reason: String| NetError::CaFile { path: path.display().to_string(), reason };
+        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let chain = chain.map_err(|e| error(certificate, e.to_string()))?;
+        let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| error(key, e.to_string()))?;
+        let pair = CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider());
+        Ok(Self(Arc::new(pair.map_err(|e| error(certificate, e.to_string()))?.into())))
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientIdentity(..)")
+    }
+}
+
 /// The fewest versions that are safe: nothing before TLS 1.2 exists in rustls, and this says so.
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 
@@ -46,16 +73,19 @@ const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 const SESSIONS: usize = 1024;
 
 impl UpstreamTls {
-    pub(super) fn new(roots: RootCertStore) -> Self {
+    pub(super) fn new(roots: RootCertStore, identity: Option<&ClientIdentity>) -> Self {
         let id = trust_root_id(&roots);
         let roots = Arc::new(roots);
         let connector = |protocols: &[&[u8]]| {
             // Named here: a process-wide default provider could be another one.
-            let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_protocol_versions(&VERSIONS)
                 .expect("aws-lc-rs supports TLS 1.2 and 1.3")
-                .with_root_certificates(Arc::clone(&roots))
-                .with_no_client_auth();
+                .with_root_certificates(Arc::clone(&roots));
+            let mut config = match identity {
+                Some(ClientIdentity(identity)) => builder.with_client_cert_resolver(Arc::clone(identity) as _),
+                None => builder.with_no_client_auth(),
+            };
             config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
             config.resumption = Resumption::in_memory_sessions(SESSIONS);
             TlsConnector::from(Arc::new(config))
@@ -91,6 +121,13 @@ pub(super) fn load_roots(ca_files: &[PathBuf], distrusted: &[CertificateDer<'_>]
     collect_roots(system.certs, ca_files, distrusted)
 }
 
+/// The roots in `ca_files` and no others.
+pub(super) fn load_ca_files(ca_files: &[PathBuf]) -> Result<RootCertStore, NetError> {
+    let mut roots = RootCertStore::empty();
+    add_files(&mut roots, ca_files, &|_| false)?;
+    Ok(roots)
+}
+
 fn collect_roots(
     system: Vec<CertificateDer<'static>>,
     ca_files: &[PathBuf],
@@ -110,6 +147,16 @@ fn collect_roots(
         tracing::warn!("the system has no trust roots; using the bundled ones");
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
+    add_files(&mut roots, ca_files, &distrusts)?;
+    Ok(roots)
+}
+
+/// Adds what the files have; a file without a certificate, or with one that is not to be trusted, is an error.
+fn add_files(
+    roots: &mut RootCertStore,
+    ca_files: &[PathBuf],
+    distrusts: &dyn Fn(&TrustAnchor<'_>) -> bool,
+) -> Result<(), NetError> {
     for file in ca_files {
         let error = |reason: String| NetError::CaFile { path: file.display().to_string(), reason };
         let before = roots.len();
@@ -125,7 +172,7 @@ fn collect_roots(
             _ => {}
         }
     }
-    Ok(roots)
+    Ok(())
 }
 
 /// The same for the same set of roots, in whatever order and however often each was found.
@@ -246,7 +293,7 @@ mod tests {
 
     #[test]
     fn both_configurations_are_strict() {
-        let tls = UpstreamTls::new(collect_roots(Vec::new(), &[], &[]).unwrap());
+        let tls = UpstreamTls::new(collect_roots(Vec::new(), &[], &[]).unwrap(), None);
         for (connector, protocols) in
             [(&tls.h2_or_http1, vec![&b"h2"[..], b"http/1.1"]), (&tls.http1, vec![&b"http/1.1"[..]])]
         {

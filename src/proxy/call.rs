@@ -1,7 +1,7 @@
 //! `POST /v1/call`: one uniform call for agent frameworks.
 
 use super::body::ResponseBody;
-use super::downstream::{AgentBody, Intake, admit};
+use super::downstream::{AgentBody, Intake, admit, authenticate, standing_proof};
 use super::exchange::exchange;
 use super::finish::Record;
 use super::live::Asked;
@@ -60,8 +60,14 @@ pub(super) async fn call(
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
     this.method(request.method());
     let (parts, body) = request.into_parts();
-    let presented = token(&snapshot.directory, &parts.headers)?;
-    let (proof, principal) = admit(plane, snapshot, this.client(), &presented).await?;
+    let (proof, principal) = match token(&snapshot.directory, &parts.headers)? {
+        Some(presented) => admit(plane, snapshot, this.client(), &presented).await?,
+        None => {
+            let proof = standing_proof(entry, &parts.headers)?;
+            let principal = authenticate(plane, snapshot, this.client(), &proof).await?;
+            (proof, principal)
+        }
+    };
     this.principal(&principal);
     entry.close.known();
     this.watch(snapshot, &proof, Asked::Nothing, &entry.close)?;
@@ -170,8 +176,8 @@ fn absolute(url: &str) -> Result<(crate::types::Target, CanonicalPath), Rejectio
     Ok((target, path))
 }
 
-/// The token of a request to the proxy itself.
-pub(super) fn token(directory: &Directory, headers: &HeaderMap) -> Result<Presented, Rejection> {
+/// The token of a request to the proxy itself, if it has one.
+pub(super) fn token(directory: &Directory, headers: &HeaderMap) -> Result<Option<Presented>, Rejection> {
     let mut found: Option<Presented> = None;
     for value in headers.get_all(TOKEN_HEADER).iter().chain(headers.get_all(AUTHORIZATION)) {
         let text = value.to_str().unwrap_or_default().trim();
@@ -185,10 +191,10 @@ pub(super) fn token(directory: &Directory, headers: &HeaderMap) -> Result<Presen
         }
         found = Some(presented);
     }
-    found.ok_or_else(Rejection::auth_required)
+    Ok(found)
 }
 
-/// The whole body of a request to the proxy itself.
+/// A whole body, `limit` bytes at most.
 pub(super) async fn collect(body: Incoming, limit: usize, what: &'static str) -> Result<Bytes, Rejection> {
     let collecting = Limited::new(body, limit).collect();
     let Ok(collected) = tokio::time::timeout(CALL_TIME, collecting).await else {

@@ -9,10 +9,12 @@ use super::tunnel::Entry;
 use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::connection::{Choice, destination_for};
-use crate::identity::{JwtError, Presented, Principal, Proof, ProofError, proxy_authorization};
-use crate::types::{CanonicalPath, PathError, Scheme, Target};
+use crate::identity::{
+    BasicPair, JwtError, Presented, Principal, Proof, ProofError, connection_choice, proxy_authorization,
+};
+use crate::types::{CanonicalPath, Host, PathError, Scheme, Target};
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, PROXY_AUTHORIZATION};
+use http::header::{HOST, HeaderMap, ORIGIN, PROXY_AUTHORIZATION};
 use http::{Method, Uri};
 use hyper::body::Incoming;
 use std::net::IpAddr;
@@ -66,6 +68,8 @@ pub fn way_of(entry: &Entry, uri: &Uri) -> Option<Way> {
     match uri.path() {
         "/v1/call" => Some(Way::Call),
         "/v1/tokens" => Some(Way::Mint),
+        // A certificate is for the key of whoever asks: nobody in between may put in another one.
+        "/v1/enroll" | "/v1/enroll/renew" if entry.is_tls => Some(Way::Enroll),
         path if path.starts_with("/c/") => Some(Way::BaseUrl),
         _ => None,
     }
@@ -164,7 +168,8 @@ pub async fn forward(
     }
     let target = target.clone();
     record.target(&target);
-    let (proof, principal, user_choice) = proxy_proof(plane, snapshot, record.client(), &parts.headers).await?;
+    let (proof, principal, user_choice) =
+        proxy_proof(plane, snapshot, record.client(), &parts.headers, entry.standing.as_ref()).await?;
     record.principal(&principal);
     entry.close.known();
     record.watch(snapshot, &proof, Asked::Nothing, &entry.close)?;
@@ -212,13 +217,19 @@ pub async fn base_url(
     }
     let found = find_tokens(&snapshot.directory, &parts.headers, rest)?;
     record.path(&path_under("", &mask_tokens(rest)).unwrap_or_else(|_| root()));
-    let presented = found.as_ref().map(|found| &found.presented).ok_or_else(Rejection::auth_required)?;
-    let (proof, principal) = admit(plane, snapshot, record.client(), presented).await?;
+    let (proof, principal) = match &found {
+        Some(found) => admit(plane, snapshot, record.client(), &found.presented).await?,
+        None => {
+            let proof = standing_proof(entry, &parts.headers)?;
+            let principal = authenticate(plane, snapshot, record.client(), &proof).await?;
+            (proof, principal)
+        }
+    };
     record.principal(&principal);
     entry.close.known();
     record.watch(snapshot, &proof, Asked::Nothing, &entry.close)?;
     let connection = snapshot.routes.granted(&principal, name).ok_or_else(Rejection::unknown_connection)?;
-    if !found.is_some_and(|found| found.is_looked_at(&connection)) {
+    if found.is_some_and(|found| !found.is_looked_at(&connection)) {
         return Err(Rejection::auth_required());
     }
     let (rest, prefix_taken) = take_tokens(&snapshot.directory, &mut parts.headers, rest, &connection);
@@ -249,7 +260,8 @@ pub async fn base_url(
     })
 }
 
-/// What `Proxy-Authorization` holds, the principal that it proves, and the user name's choice of connection.
+/// What `Proxy-Authorization` holds, the principal that it proves, and the user name's choice of connection. Without a
+/// token there, what the connection itself proves counts.
 ///
 /// # Errors
 /// 407, or 400 for contradicting tokens.
@@ -258,19 +270,62 @@ pub async fn proxy_proof(
     snapshot: &Snapshot,
     client: Option<IpAddr>,
     headers: &HeaderMap,
+    standing: Option<&Proof>,
 ) -> Result<(Proof, Principal, Option<String>), Rejection> {
     let values = headers.get_all(PROXY_AUTHORIZATION).iter().map(http::HeaderValue::as_bytes);
-    let credentials =
-        proxy_authorization(values, |text| snapshot.directory.presented(text)).map_err(|error| match error {
-            // What is there and is no token is a wrong one; what is not there is none.
-            ProofError::Missing | ProofError::Malformed if presents(headers) => wrong_token(plane, snapshot, client),
-            ProofError::Missing | ProofError::Malformed => Rejection::auth_required(),
-            ProofError::Conflicting => {
-                Rejection::new(Code::BadRequest, error.to_string(), "send one agent token").and_close()
-            }
-        })?;
+    let credentials = match proxy_authorization(values, |text| snapshot.directory.presented(text)) {
+        Ok(credentials) => credentials,
+        Err(ProofError::Missing) if standing.is_some() => {
+            let proof = standing.cloned().ok_or_else(Rejection::auth_required)?;
+            let principal = authenticate(plane, snapshot, client, &proof).await?;
+            return Ok((proof, principal, choice_alone(headers)));
+        }
+        // What is there and is no token is a wrong one; what is not there is none.
+        Err(ProofError::Missing | ProofError::Malformed) if presents(headers) => {
+            return Err(wrong_token(plane, snapshot, client));
+        }
+        Err(ProofError::Missing | ProofError::Malformed) => return Err(Rejection::auth_required()),
+        Err(error @ ProofError::Conflicting) => {
+            return Err(Rejection::new(Code::BadRequest, error.to_string(), "send one agent token").and_close());
+        }
+    };
     let (proof, principal) = admit(plane, snapshot, client, &credentials.token).await?;
     Ok((proof, principal, credentials.connection))
+}
+
+/// The choice of connection in the user name of proxy credentials without a token.
+fn choice_alone(headers: &HeaderMap) -> Option<String> {
+    let pair = BasicPair::from_header(headers.get(PROXY_AUTHORIZATION)?.as_bytes())?;
+    // Exposed to see whether it names a connection: there is no token in it.
+    connection_choice(pair.user.expose())
+}
+
+/// What the connection itself proves, for a request to this server's own paths without a token. A web page must not be
+/// able to make it: the browser of a person at this machine reaches loopback listeners too.
+pub(super) fn standing_proof(entry: &Entry, headers: &HeaderMap) -> Result<Proof, Rejection> {
+    let proof = entry.standing.clone().ok_or_else(Rejection::auth_required)?;
+    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return Err(Rejection::new(
+            Code::Denied,
+            "a web page's request needs an agent token",
+            "send the token in X-Nexus-Token",
+        ));
+    }
+    // Under a name of its own a page is not another origin: DNS may point it here.
+    let is_by_name = |host: &http::HeaderValue| {
+        Target::parse_authority(Scheme::Http, host.as_bytes()).is_ok_and(|target| match target.host {
+            Host::Ip(_) => false,
+            Host::Name(name) => &*name != "localhost",
+        })
+    };
+    if matches!(proof, Proof::Bound(_)) && entry.client.is_some() && headers.get_all(HOST).iter().any(is_by_name) {
+        return Err(Rejection::new(
+            Code::Misdirected,
+            "without an agent token this listener answers to its address and to localhost",
+            "use the address in the URL, or send the token in X-Nexus-Token",
+        ));
+    }
+    Ok(proof)
 }
 
 /// The proof that a caller presents and the principal that it proves; wrong ones are counted.

@@ -12,11 +12,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Window of an h2 stream from the agent.
@@ -38,7 +40,7 @@ pub struct Serving {
     pub head_time: Duration,
     /// Whether the first head is due within that time, or the connection may stay idle from the start.
     pub first_head_is_due: bool,
-    /// How long a connection may be idle between requests.
+    /// How long a connection may be idle between requests; none for the insides of tunnels.
     pub idle: Option<Duration>,
     /// Cancelled when the process begins to stop.
     pub draining: CancellationToken,
@@ -100,9 +102,14 @@ where
 {
     let entry = Arc::new(entry);
     let close = Arc::clone(&entry.close);
+    let activity = Arc::new(Activity::default());
+    let at_work = Arc::clone(&activity);
     let service = service_fn(move |request| {
-        let (entry, handle) = (Arc::clone(&entry), handle.clone());
-        async move { guarded(handle(request, entry)).await }
+        let (entry, handle, work) = (Arc::clone(&entry), handle.clone(), at_work.begin());
+        async move {
+            let _work = work;
+            guarded(handle(request, entry)).await
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -122,6 +129,8 @@ where
             // The refusal goes out before the GOAWAY: some clients take nothing behind one.
             tokio::time::timeout(LINGER, connection.as_mut()).await.ok()
         }
+        // Streams that are still open go on behind the GOAWAY.
+        () = activity.rest(&serving) => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -136,6 +145,52 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!("a downstream connection ended: {error}");
+    }
+}
+
+/// When an h2 connection last had a request without an answer. Between answers nothing of hyper's ends it.
+#[derive(Default)]
+struct Activity(Mutex<Working>);
+
+#[derive(Default)]
+struct Working {
+    requests: usize,
+    /// The end of the last one.
+    since: Option<Instant>,
+}
+
+struct Work(Arc<Activity>);
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> Work {
+        self.0.lock().requests += 1;
+        Work(Arc::clone(self))
+    }
+
+    /// Returns when there was no request within the time for the first one, or none for the idle time after that.
+    async fn rest(&self, serving: &Serving) {
+        let Some(idle) = serving.idle else { return std::future::pending().await };
+        let first = if serving.first_head_is_due { serving.head_time } else { idle };
+        let opened = Instant::now();
+        loop {
+            let due = match *self.0.lock() {
+                Working { requests: 0, since: None } => opened + first,
+                Working { requests: 0, since: Some(since) } => since + idle,
+                Working { .. } => Instant::now() + idle,
+            };
+            if due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let mut working = self.0.0.lock();
+        working.requests -= 1;
+        working.since = Some(Instant::now());
     }
 }
 

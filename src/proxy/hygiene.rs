@@ -26,6 +26,18 @@ const NEVER_UP: &[&str] = &[
     "x-original-url",
     "x-original-host",
     "x-rewrite-url",
+    // What proxies that end TLS say of a client: RFC 9440, and the habits of nginx, Apache and others.
+    "client-cert",
+    "client-cert-chain",
+    "x-client-cert",
+    "x-ssl-client-cert",
+    "x-ssl-client-verify",
+    "x-ssl-client-dn",
+    "x-ssl-client-s-dn",
+    "ssl-client-cert",
+    "x-cluster-client-ip",
+    "fastly-client-ip",
+    "x-agent-id",
 ];
 
 /// Never travels in an answer. `alt-svc` would lead clients around the proxy.

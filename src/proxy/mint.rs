@@ -68,7 +68,8 @@ pub(super) async fn mint(
     let this = record.as_mut().ok_or_else(Rejection::internal)?;
     this.method(request.method());
     let (parts, body) = request.into_parts();
-    let presented = token(&snapshot.directory, &parts.headers)?;
+    // What a connection proves by itself makes no tokens: there is none that they could end with.
+    let presented = token(&snapshot.directory, &parts.headers)?.ok_or_else(Rejection::auth_required)?;
     let (proof, principal) = admit(plane, snapshot, this.client(), &presented).await?;
     this.principal(&principal);
     entry.close.known();

@@ -22,8 +22,10 @@ pub mod tunnel;
 pub mod upstream;
 
 mod call;
+mod enroll;
 mod mint;
 
+pub use enroll::Enrolment;
 pub use plane::Plane;
 pub use tunnel::{Closing, Entry, Tunnel};
 
@@ -109,6 +111,7 @@ async fn answer(
         Some(Way::BaseUrl) => downstream::base_url(plane, snapshot, entry, this, request).await?,
         Some(Way::Call) => return call::call(plane, snapshot, entry, record, request).await,
         Some(Way::Mint) => return mint::mint(plane, snapshot, entry, record, request).await,
+        Some(Way::Enroll) => return enroll::enroll(plane, snapshot, entry, record, request).await,
         Some(_) => downstream::forward(plane, snapshot, entry, this, request).await?,
         None => {
             this.method(request.method());

@@ -1,6 +1,7 @@
 //! What every request of the process shares.
 
 use super::body::RequestBody;
+use super::enroll::Enrolment;
 use super::guesses::WrongTokens;
 use super::hygiene::Pseudonym;
 use super::live::Live;
@@ -44,6 +45,8 @@ pub struct Plane {
     pub pseudonym: Pseudonym,
     /// The time of day.
     pub clock: Clock,
+    /// What certificates of agents are issued with.
+    pub enrolment: Arc<Enrolment>,
     /// When connections and tokens were last used.
     pub usage: Arc<UsageLog>,
     /// What is under way, to be cut when it may not go on.

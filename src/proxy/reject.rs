@@ -108,7 +108,9 @@ impl Code {
         match self {
             Self::BadRequest | Self::BadAuthority | Self::BadPath => StatusCode::BAD_REQUEST,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
-            Self::AuthRequired if matches!(way, Way::BaseUrl | Way::Call | Way::Mint) => StatusCode::UNAUTHORIZED,
+            Self::AuthRequired if matches!(way, Way::BaseUrl | Way::Call | Way::Mint | Way::Enroll) => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::AuthRequired => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::NoConnection | Self::Denied | Self::TokenInvalid | Self::AddressRefused => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,

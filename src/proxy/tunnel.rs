@@ -30,8 +30,13 @@ pub struct Entry {
     pub client: Option<SocketAddr>,
     /// The tunnel that it is the inside of.
     pub tunnel: Option<Arc<Tunnel>>,
-    /// Whether absolute-form `https://` is taken: from loopback, or over TLS.
+    /// Whether absolute-form `https://` is taken: from this machine, or over TLS.
     pub is_private: bool,
+    /// Whether it is TLS, outside a tunnel.
+    pub is_tls: bool,
+    /// What the connection itself proves, for requests without a token: the client certificate of its handshake, or
+    /// that it reached a listener that is bound to an agent. None inside a tunnel, which has its own.
+    pub standing: Option<Proof>,
     /// Tells the stream what came of a CONNECT or an upgrade; none for h2.
     pub decision: Option<Decision>,
     /// Asks the engine to close.

@@ -1,4 +1,5 @@
-//! The form of opaque agent tokens: `nxt_`, 43 characters of base64url (256 random bits), 6 of checksum.
+//! The form of opaque agent tokens: `nxt_`, 43 characters of base64url (256 random bits), 6 of checksum; and of the
+//! one-time codes of invitations.
 
 use super::{Secret, random_bytes};
 use base64::Engine;
@@ -31,22 +32,14 @@ impl AgentToken {
     /// A new random token.
     #[must_use]
     pub fn generate() -> Self {
-        let random = Zeroizing::new(random_bytes::<32>());
-        // Full size at once: a string that grows leaves a copy behind.
-        let mut text = String::with_capacity(BODY + CHECKSUM);
-        text.push_str(PREFIX);
-        URL_SAFE_NO_PAD.encode_string(&random[..], &mut text);
-        text.push_str(&checksum(&text));
-        Self(Secret::new(text))
+        Self(generate(PREFIX))
     }
 
     /// Whether the text has the form of an agent token: prefix, alphabet, length. The checksum is not looked at, so
     /// that a mistyped token is still treated (and stripped) as one.
     #[must_use]
     pub fn has_form(text: &str) -> bool {
-        text.len() == BODY + CHECKSUM
-            && text.starts_with(PREFIX)
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        has_form(text, PREFIX)
     }
 
     /// Whether the checksum of a text of token form is right; a wrong one cannot be a token of any install.
@@ -66,6 +59,60 @@ impl AgentToken {
     pub fn value(&self) -> &Secret {
         &self.0
     }
+}
+
+/// A one-time code by which an agent enrolls: `nxe_`, and the rest as in a token. It is none: no request takes it for one.
+#[derive(Debug)]
+pub struct EnrolmentCode(Secret);
+
+const CODE_PREFIX: &str = "nxe_";
+
+impl EnrolmentCode {
+    /// A new random code.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(generate(CODE_PREFIX))
+    }
+
+    /// Whether the text has the form of a code: prefix, alphabet, length.
+    #[must_use]
+    pub fn has_form(text: &str) -> bool {
+        has_form(text, CODE_PREFIX)
+    }
+
+    /// Whether the checksum of a text of a code's form is right; a wrong one is mistyped.
+    #[must_use]
+    pub fn checksum_is_right(text: &str) -> bool {
+        Self::has_form(text) && checksum(&text[..BODY]) == text[BODY..]
+    }
+
+    /// The digest of a code's text.
+    #[must_use]
+    pub fn digest(text: &str) -> TokenDigest {
+        AgentToken::digest(text)
+    }
+
+    /// The value, to be shown once.
+    #[must_use]
+    pub fn value(&self) -> &Secret {
+        &self.0
+    }
+}
+
+fn generate(prefix: &str) -> Secret {
+    let random = Zeroizing::new(random_bytes::<32>());
+    // Full size at once: a string that grows leaves a copy behind.
+    let mut text = String::with_capacity(BODY + CHECKSUM);
+    text.push_str(prefix);
+    URL_SAFE_NO_PAD.encode_string(&random[..], &mut text);
+    text.push_str(&checksum(&text));
+    Secret::new(text)
+}
+
+fn has_form(text: &str, prefix: &str) -> bool {
+    text.len() == BODY + CHECKSUM
+        && text.starts_with(prefix)
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 /// CRC-32 of the text before it, big endian, in base64url: tells secret scanners a token from a text that looks alike.

@@ -13,7 +13,7 @@ mod value;
 #[cfg(test)]
 mod vectors;
 
-pub use agent_token::{AgentToken, TokenDigest};
+pub use agent_token::{AgentToken, EnrolmentCode, TokenDigest};
 pub use fields::SecretFields;
 pub use keyring::{KeyId, Keyring};
 pub use private_file::write_private_file;

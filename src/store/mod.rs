@@ -16,7 +16,7 @@ pub use records::{
 pub use sqlite::{Cursor, Resealed, Restore, Seen, SqliteStore, StoreFile};
 
 use crate::secret::TokenDigest;
-use crate::types::{ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};
+use crate::types::{AgentName, ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};
 
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
@@ -234,4 +234,20 @@ pub trait Store: Send + Sync + 'static {
     /// made for a run or by another token since `brief`, others since `long`. Never one whose children still work. Gives
     /// how many.
     async fn purge_tokens(&self, long: UnixSeconds, brief: UnixSeconds) -> Result<u64, StoreError>;
+
+    /// Takes the one-time code of an invitation, which works no second time, and gives the record.
+    /// [`StoreError::NotFound`] when no invitation that can still be taken has this code.
+    async fn redeem_code(&self, code: TokenDigest, now: UnixSeconds) -> Result<TokenRecord, StoreError>;
+
+    /// Disables or enables an agent with all that it proves itself with; twice is fine.
+    async fn set_agent_disabled(
+        &self,
+        scope: &Scope,
+        agent: &AgentName,
+        disabled: bool,
+        now: UnixSeconds,
+    ) -> Result<(), StoreError>;
+
+    /// The scope's disabled agents, and since when they are.
+    async fn disabled_agents(&self, scope: &Scope) -> Result<Vec<(AgentName, UnixSeconds)>, StoreError>;
 }

@@ -80,8 +80,8 @@ pub enum TokenKind {
     Opaque,
     /// By a JWT that this install signed; the record's id is its `jti`, the digest that of the whole text.
     Run,
-    /// By a client certificate that this install signed. Until it is enrolled, the digest is that of the one-time code;
-    /// after that of nothing.
+    /// By a client certificate that this install signed. The digest is of nothing; until the certificate is issued, the
+    /// previous digest is that of the one-time code, and its end the code's.
     Certificate,
 }
 
@@ -191,6 +191,8 @@ pub struct Changes {
     pub deleted_tokens: Vec<TokenId>,
     /// Whether all agents are locked out. Set without a key, so always told and no part of the generation.
     pub locked: bool,
+    /// Every agent that is disabled now, changed or not.
+    pub disabled_agents: Vec<(Scope, AgentName)>,
     /// What fails the integrity check and did not before.
     pub failed: Vec<Failed>,
     /// Whether the file is an earlier state of the store than the one that was seen.

@@ -1,6 +1,6 @@
 //! Types with a secret inside show nothing of it.
 
-use nexus::secret::{AgentToken, Keyring, RootKey, SealContext, Secret, SecretFields};
+use nexus::secret::{AgentToken, EnrolmentCode, Keyring, RootKey, SealContext, Secret, SecretFields};
 use nexus::strategy::{Placement, Strategy};
 
 const CANARY: &str = "CANARY-5f0e2d7a91";
@@ -42,4 +42,7 @@ fn debug_shows_no_secret() {
     }
     // Exposed to be searched for.
     assert!(!format!("{token:?}").contains(token.value().expose()));
+    let code = EnrolmentCode::generate();
+    // The same.
+    assert!(!format!("{code:?}").contains(code.value().expose()));
 }

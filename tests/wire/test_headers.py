@@ -48,6 +48,17 @@ def test_a28_our_own_headers_stay_here(mode, secret):
     only(mode, mode.attack(mode.head("GET", "/a28", *fields)), secret)
 
 
+def test_b13_claims_of_identity_stay_here(mode, secret):
+    fields = [
+        "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Client-Cert: URI=spiffe://x/a", "X_Forwarded_For: 127.0.0.1",
+        "Forwarded: for=127.0.0.1", "X-Agent-Id: root", "X-Real-IP: 127.0.0.1", "Client-Cert: :AAAA:",
+        "X-SSL-Client-Verify: SUCCESS",
+    ]
+    request = only(mode, mode.attack(mode.head("GET", "/b13", *fields)), secret)
+    for field in fields:
+        assert request.all(field.split(":")[0].lower()) == [], request.head
+
+
 def test_d14_twins_of_framing_and_credential(mode, secret):
     fields = ["Content_Length: 5", "Transfer_Encoding: chunked", "Authorization_: x", "X_Nexus_Connection: no-such"]
     outcome = mode.attack(mode.head("GET", "/d14", *fields))

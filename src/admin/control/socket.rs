@@ -20,12 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CRADLE: &str = ".nexus.sock.new";
 
 /// A socket file that is ours; removed when dropped.
-pub(super) struct Bound {
+#[derive(Debug)]
+pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
-impl Bound {
+impl SocketFile {
     /// Binds the first of `nexus.sock` and `nexus-N.sock` that no live server has.
     pub(super) fn bind(home: &Path, node: u32) -> io::Result<(Self, UnixListener)> {
         // Two servers that start at once must not both replace the same dead socket.
@@ -36,6 +37,24 @@ impl Bound {
             }
         }
         Err(io::Error::new(io::ErrorKind::AddrInUse, format!("a live server has nexus.sock and nexus-{node}.sock")))
+    }
+
+    /// Binds this path. A dead socket there is replaced, a live one or another file never.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub async fn bind_at(path: PathBuf) -> io::Result<(Self, UnixListener)> {
+        let bind = move || {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let _held = hold(parent)?;
+            if is_live(&path)? {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "a live server has it"));
+            }
+            Self::replace(parent, name)
+        };
+        tokio::task::spawn_blocking(bind).await.map_err(io::Error::other)?
     }
 
     fn replace(home: &Path, name: &str) -> io::Result<(Self, UnixListener)> {
@@ -61,13 +80,13 @@ impl Bound {
     }
 }
 
-impl Drop for Bound {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         let metadata = std::fs::symlink_metadata(&self.path);
         if metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity)
             && let Err(error) = std::fs::remove_file(&self.path)
         {
-            tracing::warn!("control socket {}: {error}", self.path.display());
+            tracing::warn!("socket {}: {error}", self.path.display());
         }
     }
 }

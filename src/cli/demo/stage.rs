@@ -95,7 +95,7 @@ impl Stage {
         let options =
             ServeOptions { home: home.clone(), config_file: None, listen: Some(vec![any_port]), admin: Some(any_port) };
         let server = app::serve(options).await?;
-        let proxy = server.listen.first().copied();
+        let proxy = server.listen.first().and_then(|reach| reach.listener.address.tcp());
         let proxy = proxy.ok_or_else(|| CliError::Failed("the server does not listen anywhere".to_owned()))?;
         let agent = Agent::new(proxy, token.value().duplicate(), &home.ca_certificate())?;
         Ok(Play { sample, agent, proxy, server, install })

@@ -17,7 +17,7 @@ fn with(pairs: &[(&str, &str)], truststore: Option<&str>) -> HashMap<String, Str
     let environment: HashMap<String, OsString> =
         pairs.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
     let token = Secret::new("nxt_value".to_owned());
-    variables("127.0.0.1:8470", &token, &files(truststore), &|name| environment.get(name).cloned())
+    variables("http://127.0.0.1:8470", &token, &files(truststore), &|name| environment.get(name).cloned())
         .into_iter()
         .map(|(name, value)| (name, value.expose().to_owned()))
         .collect()
@@ -109,4 +109,30 @@ fn the_bundle_has_each_root_once_and_the_ca_last() {
     let bundle = system_bundle(&ca);
     assert!(bundle.ends_with(&ca));
     assert_eq!(bundle.matches(&ca).count(), 1);
+}
+
+#[test]
+fn clear_text_on_loopback_goes_before_tls() {
+    let rows: [(&str, &[&str], Option<&str>); 5] = [
+        ("none", &[], None),
+        ("loopback", &["https://p.test:1", "http://10.0.0.1:2", "http://127.0.0.1:3"], Some("http://127.0.0.1:3")),
+        ("tls", &["http://10.0.0.1:2", "https://p.test:1"], Some("https://p.test:1")),
+        ("clear text alone", &["http://10.0.0.1:2"], Some("http://10.0.0.1:2")),
+        ("v6", &["https://p.test:1", "http://[::1]:3"], Some("http://[::1]:3")),
+    ];
+    for (name, urls, expected) in rows {
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        assert_eq!(best(urls).as_deref(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_tls_proxy_is_no_proxy_for_java() {
+    let token = Secret::new("nxt_value".to_owned());
+    let set: HashMap<String, String> = variables("https://p.test:8472", &token, &files(None), &|_| None)
+        .into_iter()
+        .map(|(name, value)| (name, value.expose().to_owned()))
+        .collect();
+    assert_eq!(set["HTTPS_PROXY"], "https://x:nxt_value@p.test:8472");
+    assert!(!set["JAVA_TOOL_OPTIONS"].contains("proxyHost"), "Java speaks to proxies in clear text");
 }

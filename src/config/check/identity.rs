@@ -19,6 +19,7 @@ pub(super) fn identity(document: &mut Document<'_>, mut section: Section<'_>, co
         let Some(section) = value.section(document) else { continue };
         config.issuers.extend(issuer(document, section, &mut known));
     }
+    super::certificates::certificates(document, &mut section, config);
     section.finish(document);
 }
 

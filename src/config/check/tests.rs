@@ -1,5 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::config::{ListenAddress, ListenerConfig, TlsFiles};
+use crate::identity::BoundAgent;
+use crate::types::{AgentName, Scope};
 use proptest::prelude::*;
 
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
@@ -39,7 +42,8 @@ fn the_examples_have_no_problems() {
     assert!(check(MINIMAL).unwrap().warnings.is_empty());
     let config = check(PRODUCTION).unwrap();
     assert!(config.warnings.is_empty());
-    assert_eq!(config.listeners, ["127.0.0.1:8470".parse().unwrap()]);
+    assert_eq!(config.listeners[0], plain("127.0.0.1:8470"));
+    assert!(config.listeners[1].tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
     assert_eq!(config.store, Path::new("/var/lib/nexus/nexus.db"));
     assert_eq!(config.limits.stream_idle, Some(Duration::from_secs(3600)));
     assert_eq!(config.audit.durability, Durability::Disk);
@@ -94,7 +98,7 @@ max_expires = "7d"
     let config = check_text("nexus.toml", text, Path::new("/home")).unwrap();
     let path = PathBuf::from;
     let expected = Config {
-        listeners: ["[::1]:0", "127.0.0.1:1", "10.0.0.1:1", "127.0.0.1:2"].map(|text| text.parse().unwrap()).into(),
+        listeners: ["[::1]:0", "127.0.0.1:1", "10.0.0.1:1", "127.0.0.1:2"].map(plain).into(),
         admin: "127.0.0.2:9000".parse().unwrap(),
         shutdown_grace: Duration::ZERO,
         store: path("/home/sub/own.db"),
@@ -131,9 +135,54 @@ max_expires = "7d"
             default_expires: Duration::from_secs(43_200),
             max_expires: Some(Duration::from_secs(7 * 86_400)),
         },
+        certificates: Vec::new(),
         warnings: config.warnings.clone(),
     };
     assert_eq!(config, expected);
+}
+
+fn plain(text: &str) -> ListenerConfig {
+    ListenerConfig::plain(text.parse().unwrap())
+}
+
+#[test]
+fn listeners_take_every_form() {
+    let text = r#"
+[server]
+listen = ["127.0.0.1:1", "unix:run/short.sock"]
+[[server.listener]]
+address = "0.0.0.0:2"
+tls = { cert = "tls/cert.pem", key = "/abs/key.pem", client_ca = "ca/agents.pem" }
+[[server.listener]]
+address = "unix:run/java.sock"
+agent = "java"
+tenant = "acme"
+[[server.listener]]
+address = "127.0.0.1:3"
+agent = "java"
+namespace = "prod"
+"#;
+    let config = check_text("nexus.toml", text, Path::new("/home")).unwrap();
+    let path = PathBuf::from;
+    let unix = |name: &str| ListenAddress::Unix(PathBuf::from(name));
+    let bound = |tenant: &str, namespace: &str| BoundAgent {
+        scope: Scope { tenant: tenant.parse().unwrap(), namespace: namespace.parse().unwrap() },
+        agent: AgentName::parse("java").unwrap(),
+    };
+    let tls = TlsFiles {
+        cert: path("/home/tls/cert.pem"),
+        key: path("/abs/key.pem"),
+        client_ca: Some(path("/home/ca/agents.pem")),
+    };
+    let expected = [
+        plain("127.0.0.1:1"),
+        ListenerConfig { address: unix("/home/run/short.sock"), tls: None, agent: None },
+        ListenerConfig { tls: Some(tls), ..plain("0.0.0.0:2") },
+        ListenerConfig { address: unix("/home/run/java.sock"), tls: None, agent: Some(bound("acme", "default")) },
+        ListenerConfig { agent: Some(bound("default", "prod")), ..plain("127.0.0.1:3") },
+    ];
+    assert_eq!(config.listeners, expected);
+    assert!(config.warnings.is_empty(), "TLS is no clear text");
 }
 
 #[test]
@@ -229,26 +278,66 @@ fn one_problem_each() {
             "1:1 server.listener: expected one [[server.listener]]",
         ),
         ("no address", "[[server.listener]]\nallow_clear = true", "1:1 server.listener[0]: address is missing"),
-        ("unix", "[server]\nlisten = [\"unix:x\"]", "2:11 server.listen[0]: this version has no Unix-socket listeners"),
+        ("unix", "[server]\nlisten = [\"unix:\"]", "2:11 server.listen[0]: the path after unix: is missing"),
         (
-            "unix, long form",
-            "[[server.listener]]\naddress = \"unix:/run/x\"",
-            "2:11 server.listener[0].address: this version has no Unix-socket listeners",
+            "unix twice",
+            "[server]\nlisten = [\"unix:x\"]\n[[server.listener]]\naddress = \"unix:x\"",
+            "4:11 server.listener[0].address: the address is taken by server.listen[0]",
+        ),
+        (
+            "unix with tls",
+            "[[server.listener]]\naddress = \"unix:x\"\ntls = { cert = \"c\", key = \"k\" }",
+            "3:7 server.listener[0].tls: a Unix socket stays within",
         ),
         (
             "listener in clear",
             "[[server.listener]]\naddress = \"127.0.0.1:1\"\n[[server.listener]]\naddress = \"10.0.0.1:1\"",
-            "4:11 server.listener[1].address: other machines reach this address in clear text; use a",
+            "4:11 server.listener[1].address: other machines reach this address in clear text; add tls",
         ),
         (
-            "tls",
-            "[[server.listener]]\naddress = \"10.0.0.1:1\"\ntls = { cert = \"c\", key = \"k\" }",
-            "3:7 server.listener[0].tls: this version has no TLS listeners",
+            "tls without key",
+            "[[server.listener]]\naddress = \"10.0.0.1:1\"\ntls = { cert = \"c\" }",
+            "3:7 server.listener[0].tls: give cert and key",
         ),
         (
-            "agent",
-            "[[server.listener]]\naddress = \"127.0.0.1:1\"\nagent = \"a\"",
-            "3:9 server.listener[0].agent: this version binds no listener to an agent",
+            "tls key",
+            "[[server.listener]]\naddress = \"10.0.0.1:1\"\ntls = { cert = \"c\", key = \"k\", ca = \"x\" }",
+            "3:32 server.listener[0].tls.ca: unknown key; known here: cert, key, client_ca",
+        ),
+        (
+            "agent for others",
+            "[[server.listener]]\naddress = \"10.0.0.1:1\"\nagent = \"a\"",
+            "3:9 server.listener[0].agent: whoever reaches the address would be this agent",
+        ),
+        (
+            "agent and client_ca",
+            "[[server.listener]]\naddress = \"127.0.0.1:1\"\nagent = \"a\"\ntls = { cert = \"c\", key = \"k\", client_ca = \"a\" }",
+            "3:9 server.listener[0].agent: callers are this agent",
+        ),
+        (
+            "agent's name",
+            "[[server.listener]]\naddress = \"127.0.0.1:1\"\nagent = \" a\"",
+            "3:9 server.listener[0].agent: agent name \" a\" is not valid",
+        ),
+        (
+            "namespace alone",
+            "[[server.listener]]\naddress = \"127.0.0.1:1\"\nnamespace = \"a\"",
+            "3:13 server.listener[0].namespace: says whose agent",
+        ),
+        (
+            "certificate without a name",
+            "[[identity.certificate]]\nrule = [{ use = [\"a\"] }]",
+            "1:1 identity.certificate[0]: name is missing",
+        ),
+        (
+            "certificate without a rule",
+            "[[identity.certificate]]\nname = \"a\"",
+            "1:1 identity.certificate[0]: nobody would be let in",
+        ),
+        (
+            "certificate twice",
+            "[[identity.certificate]]\nname = \"a\"\nrule = [{ use = [\"a\"] }]\n[[identity.certificate]]\nname = \"a\"\nrule = [{ use = [\"a\"] }]",
+            "5:8 identity.certificate[1].name: the name is taken",
         ),
         (
             "allow_clear",

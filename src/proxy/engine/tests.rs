@@ -15,7 +15,15 @@ fn serving() -> Serving {
 }
 
 fn entry() -> Entry {
-    Entry { client: None, tunnel: None, is_private: true, decision: None, close: Arc::default() }
+    Entry {
+        client: None,
+        tunnel: None,
+        is_private: true,
+        is_tls: false,
+        standing: None,
+        decision: None,
+        close: Arc::default(),
+    }
 }
 
 async fn answer(request: Request<Incoming>, _: Arc<Entry>) -> Response<ResponseBody> {
@@ -99,5 +107,38 @@ async fn an_idle_connection_is_closed_and_a_slow_answer_is_not() {
     let mut back = String::new();
     agent.read_to_string(&mut back).await.unwrap();
     assert!(back.ends_with("slow"), "{back}");
+    served.await.unwrap();
+}
+
+async fn h2_client(
+    agent: tokio::io::DuplexStream,
+) -> hyper::client::conn::http2::SendRequest<http_body_util::Empty<bytes::Bytes>> {
+    let (send, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(agent)).await.unwrap();
+    tokio::spawn(connection);
+    send
+}
+
+#[tokio::test]
+async fn an_h2_connection_without_a_request_ends() {
+    let (agent, stream) = tokio::io::duplex(64 * 1024);
+    let serving = Serving { head_time: Duration::from_millis(50), idle: Some(Duration::from_secs(60)), ..serving() };
+    let served = tokio::spawn(serve_http2(stream, entry(), serving, answer));
+    let _client = h2_client(agent).await;
+    served.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_h2_connection_is_closed_and_a_slow_answer_is_not() {
+    let (agent, stream) = tokio::io::duplex(64 * 1024);
+    let serving = Serving { idle: Some(Duration::from_millis(100)), ..serving() };
+    let slow = |_: Request<Incoming>, _: Arc<Entry>| async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        Response::new(ResponseBody::text("slow"))
+    };
+    let served = tokio::spawn(serve_http2(stream, entry(), serving, slow));
+    let mut client = h2_client(agent).await;
+    let request = Request::get("http://a/").body(http_body_util::Empty::new()).unwrap();
+    assert_eq!(client.send_request(request).await.unwrap().status(), 200);
     served.await.unwrap();
 }

@@ -1,11 +1,12 @@
 //! What changed since a reader last looked: buckets of the manifest that are not those that it has seen.
 
-use super::SqliteStore;
 use super::manifest::{Listed, State, broken_root, emptied, judge, read_all, read_bucket};
+use super::{SqliteStore, rows};
 use crate::secret::KeyId;
 use crate::store::manifest::{Buckets, ManifestKey, RecordKind, Tag};
 use crate::store::{Changes, Failed, Reason, Record, StoreError};
 use crate::types::{ConnectionId, TokenId};
+use sqlx::query;
 use sqlx::sqlite::SqliteConnection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -94,6 +95,12 @@ impl SqliteStore {
         let state = State::read(&mut transaction).await?;
         let mut changes =
             Changes { generation: state.generation, locked: state.locked, seen: seen.clone(), ..Changes::default() };
+        // All of them, since an agent that was enabled again has left no row.
+        let disabled =
+            query("SELECT tenant, namespace, agent FROM disabled_agents").fetch_all(&mut *transaction).await?;
+        for row in &disabled {
+            changes.disabled_agents.push((rows::scope(row)?, rows::agent(row)?));
+        }
         if seen.is_current(&state) {
             return Ok(changes);
         }

@@ -1,6 +1,7 @@
 //! The store in an SQLite file (WAL, `synchronous=FULL`, `secure_delete=ON`, `busy_timeout` 5 s, writes
 //! `BEGIN IMMEDIATE`).
 
+mod agents;
 mod apps;
 mod backup;
 mod change;
@@ -28,7 +29,7 @@ use super::{
     NamespaceSummary, Reason, RecordKind, Store, StoreError, TenantSummary, TokenRecord, Usage,
 };
 use crate::secret::{Keyring, TokenDigest};
-use crate::types::{ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};
+use crate::types::{AgentName, ConnectionId, ConnectionName, Scope, TenantName, TokenId, UnixSeconds};
 use manifest::{Columns, State, listed};
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqlitePool, SqliteRow};
@@ -261,5 +262,23 @@ impl Store for SqliteStore {
 
     async fn purge_tokens(&self, long: UnixSeconds, brief: UnixSeconds) -> Result<u64, StoreError> {
         self.remove_dead_tokens(long, brief).await
+    }
+
+    async fn redeem_code(&self, code: TokenDigest, now: UnixSeconds) -> Result<TokenRecord, StoreError> {
+        self.take_code(code, now).await
+    }
+
+    async fn set_agent_disabled(
+        &self,
+        scope: &Scope,
+        agent: &AgentName,
+        disabled: bool,
+        now: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        self.write_agent_disabled(scope, agent, disabled, now).await
+    }
+
+    async fn disabled_agents(&self, scope: &Scope) -> Result<Vec<(AgentName, UnixSeconds)>, StoreError> {
+        self.read_disabled_agents(scope).await
     }
 }

@@ -4,7 +4,7 @@ use crate::secret::{Sealed, TokenDigest};
 use crate::store::{
     AppRecord, ConnectionRecord, ConnectionState, LeaseOwner, NamespaceSummary, TenantSummary, TokenKind, TokenRecord,
 };
-use crate::types::{ConnectionId, NamespaceName, Scope, TenantName};
+use crate::types::{AgentName, ConnectionId, NamespaceName, Scope, TenantName};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -35,11 +35,15 @@ fn digest(row: &SqliteRow, column: &str) -> Read<Option<TokenDigest>> {
     Ok(Some(TokenDigest(bytes.try_into().map_err(|error: std::array::TryFromSliceError| damaged(column, error))?)))
 }
 
-fn scope(row: &SqliteRow) -> Read<Scope> {
+pub(super) fn scope(row: &SqliteRow) -> Read<Scope> {
     Ok(Scope {
         tenant: parsed(row, "tenant", TenantName::parse)?,
         namespace: parsed(row, "namespace", NamespaceName::parse)?,
     })
+}
+
+pub(super) fn agent(row: &SqliteRow) -> Read<AgentName> {
+    parsed(row, "agent", AgentName::parse)
 }
 
 pub(super) fn state_text(state: ConnectionState) -> &'static str {

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 class Authority:
@@ -60,6 +60,45 @@ class Authority:
         key_path = self.directory / f"{stem}.key"
         pem = serialization.Encoding.PEM
         certificate_path.write_bytes(leaf.public_bytes(pem) + self.certificate.public_bytes(pem))
+        key_path.write_bytes(
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        return certificate_path, key_path
+
+    def issue_client(
+        self,
+        name: str,
+        *uris: str,
+        common_name: str = "somebody",
+        days: tuple[float, float] = (-1, 10),
+        usage: list | None = (ExtendedKeyUsageOID.CLIENT_AUTH,),
+        ca: bool = False,
+    ) -> tuple[Path, Path]:
+        """A client's certificate with these URIs; gives the paths of certificate and key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        now = datetime.datetime.now(datetime.timezone.utc)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + datetime.timedelta(days=days[0]))
+            .not_valid_after(now + datetime.timedelta(days=days[1]))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
+        )
+        if uris:
+            names = [x509.UniformResourceIdentifier(uri) for uri in uris]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(list(usage)), critical=False)
+        pem = serialization.Encoding.PEM
+        certificate_path, key_path = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        certificate_path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(pem))
         key_path.write_bytes(
             key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         )

@@ -47,9 +47,11 @@ class Failed(AssertionError):
 class Server:
     """One `nexus up` process."""
 
-    def __init__(self, home: "Home", arguments: list[str]):
+    def __init__(self, home: "Home", arguments: list[str], listen: bool = True):
         read, write = os.pipe()
-        command = [str(binary()), "-o", "json", "up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        command = [str(binary()), "-o", "json", "up", "--admin", "127.0.0.1:0"]
+        if listen:
+            command += ["--listen", "127.0.0.1:0"]
         self.log = open(home.directory / f"server-{secrets.token_hex(3)}.log", "w+b")
         self.process = subprocess.Popen(
             command + ["--ready-fd", str(write)] + arguments,
@@ -67,7 +69,9 @@ class Server:
             self.process.wait(10)
             raise Failed(f"nexus up did not start: {self.messages()}")
         told = json.loads(line)
-        self.port = int(told["proxy"][0].rsplit(":", 1)[1])
+        self.urls = told["proxy"]
+        # A Unix socket has none.
+        self.port = int(self.urls[0].rsplit(":", 1)[1]) if self.urls[0].startswith("http") else 0
         self.admin_port = int(told["admin"].rsplit(":", 1)[1])
         self.pid = self.process.pid
 
@@ -127,8 +131,9 @@ class Home:
         temporary.write_text(text)
         temporary.rename(self.path / "nexus.toml")
 
-    def up(self, *arguments: str) -> Server:
-        server = Server(self, list(arguments))
+    def up(self, *arguments: str, listen: bool = True) -> Server:
+        """Starts a server on a free port, or without `listen` where the config says."""
+        server = Server(self, list(arguments), listen)
         self.servers.append(server)
         return server
 

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod agents;
 mod crash;
 mod file;
 mod leases;
