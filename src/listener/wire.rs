@@ -19,7 +19,7 @@ pub(super) enum Wire {
     /// The socket.
     Raw(Raw),
     /// TLS over one.
-    Tls(Rewound<Tls>),
+    Tls(Box<Rewound<Tls>>),
     /// A stream among others.
     Stream(TokioIo<Upgraded>),
 }
@@ -38,7 +38,8 @@ impl Wire {
         match upgraded.downcast::<TokioIo<GuardedStream<Tls>>>() {
             Ok(parts) => {
                 let (inner, early) = parts.io.into_inner().into_parts();
-                Self::Tls(Rewound { early: [parts.read_buf.as_ref(), early.as_ref()].concat().into(), inner })
+                let early = [parts.read_buf.as_ref(), early.as_ref()].concat().into();
+                Self::Tls(Box::new(Rewound { early, inner }))
             }
             Err(upgraded) => Self::Stream(TokioIo::new(upgraded)),
         }

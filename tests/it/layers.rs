@@ -98,7 +98,7 @@ fn crates_have_their_homes() {
     let homes: &[(&str, &[&str])] = &[
         ("pingora_core::", &["listener", "app"]),
         ("hyper::", &["net", "proxy", "admin", "listener", "cli"]),
-        ("rcgen::", &["listener", "cli"]),
+        ("rcgen::", &["identity", "listener", "cli"]),
         ("sqlx::", &["store"]),
         ("prometheus::", &["telemetry"]),
         ("hickory_resolver::", &["net"]),

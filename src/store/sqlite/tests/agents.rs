@@ -74,7 +74,7 @@ async fn agents_are_disabled_in_their_scope() {
     let other = scope("other", "default");
     assert!(store.disabled_agents(&other).await.unwrap().is_empty());
     store.set_agent_disabled(&other, &agent, false, NOW).await.unwrap();
-    assert_eq!(told(&store).await, [here.clone()]);
+    assert_eq!(told(&store).await, std::slice::from_ref(&here));
     let before = store.changes_since(&Seen::default()).await.unwrap().seen;
     store.set_agent_disabled(&here, &agent, false, NOW).await.unwrap();
     assert!(store.changes_since(&before).await.unwrap().generation > before.generation(), "a reader learns of it");
