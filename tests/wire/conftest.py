@@ -52,7 +52,9 @@ def secret() -> str:
 
 @pytest.fixture(scope="session")
 def nexus(root, authority, good, plain, secret):
-    home = Home(root / "home", authority.path, [GOOD, PLAIN, EVIL])
+    # These tests show more wrong tokens in a minute than an address may.
+    limits = "[limits]\nwrong_tokens_per_minute = 1000000"
+    home = Home(root / "home", authority.path, [GOOD, PLAIN, EVIL], extra=limits)
     home.register("good", f"https://{GOOD}:{good.port}", secret=secret)
     home.register("plain", f"http://{PLAIN}:{plain.port}", secret=secret)
     home.up()
