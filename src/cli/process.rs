@@ -31,7 +31,7 @@ fn no_core_files() {
 pub(super) fn restore_core_limit(child: Pid) {
     if let Some(limit) = CORE_LIMIT.get() {
         // A child that has just ended is no error.
-        let _ = prlimit(Some(child), Resource::Core, limit.clone());
+        let _ = prlimit(Some(child), Resource::Core, *limit);
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn hide(arguments: &Arguments) {
         Err(_) => return,
     };
     // The program that is started anew is to find the limit as this one did.
-    let _ = CORE_LIMIT.get().map(|limit| setrlimit(Resource::Core, limit.clone()));
+    let _ = CORE_LIMIT.get().map(|limit| setrlimit(Resource::Core, *limit));
     let hidden = hide_root_keys(&config);
     no_core_files();
     if let Err(error) = hidden {

@@ -625,7 +625,7 @@ fn what_has_no_other_value_is_not_rotated() {
     let rotate = |at: usize| home.run(&["token", "rotate", ids[at].as_str(), "-o", "json"]);
     for (name, at, help) in [
         ("a run's", 1, "nexus token mint"),
-        ("a certificate's", 2, "nexus agent enroll"),
+        ("a certificate's", 2, "nexus agent renew"),
         ("one whose maker is missing", 4, "ended with the one that made it"),
     ] {
         let output = rotate(at);
