@@ -29,6 +29,10 @@ use std::time::{Duration, Instant};
 /// connection is closed.
 const OVERDUE: Duration = Duration::from_secs(1);
 
+/// How long an intercepted tunnel stays open after its end for a request that is on its way: its refusal says why, where
+/// a closed connection would not.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// Why something that was under way was cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -224,8 +228,11 @@ impl Live {
         for entry in &self.entries {
             let watched = entry.value();
             if let Some(at) = watched.cut_at.get() {
-                if at.elapsed() >= OVERDUE {
-                    overdue.push(Arc::clone(watched));
+                match (watched.is_tunnel(), at.elapsed()) {
+                    (false, age) if age >= OVERDUE => overdue.push(Arc::clone(watched)),
+                    (true, age) if age >= LAST_WORD + OVERDUE => overdue.push(Arc::clone(watched)),
+                    (true, age) if age >= LAST_WORD => watched.closing.gently(),
+                    _ => {}
                 }
             } else if let Some(cut) = watched.judge(snapshot, now) {
                 condemned.push((Arc::clone(watched), cut));
@@ -281,13 +288,13 @@ impl Watched {
         }
     }
 
+    fn is_tunnel(&self) -> bool {
+        matches!(&*self.asked.lock(), Asked::Tunnel)
+    }
+
     /// Gives whether it was not cut before.
     fn cut(&self, cut: Cut) -> bool {
         let _ = self.cut_at.set(Instant::now());
-        let is_tunnel = matches!(&*self.asked.lock(), Asked::Tunnel);
-        if is_tunnel {
-            self.closing.gently();
-        }
         self.progress.upgrade().is_some_and(|progress| progress.fuse().blow(cut))
     }
 }

@@ -251,8 +251,8 @@ async fn every_change_cuts_what_it_forbids_and_nothing_else() {
         assert_eq!(cuts.len(), expected.iter().flatten().count(), "{name}");
         // Once each.
         assert!(live.judge(&install.loader.snapshot(), now).is_empty(), "{name}");
-        let asked_to_close = things[1].closing.asked().now_or_never().is_some();
-        assert_eq!(asked_to_close, expected[1].is_some(), "{name}");
+        // A tunnel stays for the refusal of a request that is on its way.
+        assert!(things[1].closing.asked().now_or_never().is_none(), "{name}");
         assert_eq!(live.len(), 6);
         drop(things);
         assert!(live.is_empty());
