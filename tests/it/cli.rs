@@ -689,3 +689,73 @@ fn namespaces_end_by_name() {
     assert_eq!(names, ["default", "made"]);
     assert_eq!(home.code(&["tenant", "delete", "made", "--yes"]), 0);
 }
+
+/// A provider of one's own, in two versions.
+const ACME: &str = r#"name = "Acme"
+category = "test"
+verified = "by hand"
+
+[[vars]]
+name = "site"
+label = "Site"
+
+[[routes]]
+host = "{site}.acme.test"
+
+[[auth]]
+id = "token"
+kind = "api_key"
+label = "Token"
+inject = ["header Authorization: Bearer {token}"]
+
+[[auth.fields]]
+name = "token"
+label = "Token"
+"#;
+
+#[test]
+fn a_newer_provider_file_changes_a_connection_only_by_upgrade() {
+    let home = Home::new();
+    assert_eq!(home.code(&["init"]), 0);
+    home.write("providers/acme.toml", ACME);
+    let register = ["register", "acme", "--set", "site=west", "--stdin"];
+    assert!(home.run_with_input(&register, "hunter2hunter2").status.success());
+    assert_eq!(home.json(&["connection", "upgrade", "acme"])["upgraded"], false, "nothing is newer");
+
+    let newer = ACME.replace("Bearer {token}", "Token {token}").replace("acme.test\"", "acme.example\"");
+    home.write("providers/acme.toml", &newer);
+    let shown = home.json(&["connection", "show", "acme"]);
+    assert_eq!(shown["outdated"], true);
+    assert_eq!(shown["destinations"][0], "https://west.acme.test", "as it was registered");
+    let dry = home.json(&["connection", "upgrade", "acme", "--dry-run"]);
+    assert_eq!(
+        dry["changes"],
+        serde_json::json!([
+            "- destination https://west.acme.test:443/ with header authorization: Bearer {token}",
+            "+ destination https://west.acme.example:443/ with header authorization: Token {token}",
+        ])
+    );
+    assert_eq!((dry["upgraded"].clone(), dry["version"].clone()), (false.into(), 1.into()));
+    // Without a terminal nobody can be asked.
+    assert_eq!(home.code(&["connection", "upgrade", "acme"]), 2);
+    assert_eq!(home.json(&["connection", "show", "acme"])["version"], 1);
+
+    assert_eq!(home.code(&["connection", "disable", "acme"]), 0);
+    assert_eq!(home.json(&["connection", "upgrade", "acme", "--yes"])["version"], 2);
+    let shown = home.json(&["connection", "show", "acme"]);
+    assert_eq!(shown["destinations"][0], "https://west.acme.example");
+    // It opens for its new place, and is otherwise as it was.
+    assert_eq!((shown["outdated"].clone(), shown["state"].clone()), (false.into(), "disabled".into()));
+
+    // A file that asks for more: the connection stays as it is.
+    home.write(
+        "providers/acme.toml",
+        &newer
+            .replace("{token}\"", "{token} {more}\"")
+            .replace("[[auth.fields]]", "[[auth.fields]]\nname = \"more\"\nlabel = \"More\"\n\n[[auth.fields]]"),
+    );
+    assert_eq!(home.code(&["connection", "upgrade", "acme", "--yes"]), 2);
+    std::fs::remove_file(home.path().join("providers/acme.toml")).unwrap();
+    assert_eq!(home.code(&["connection", "upgrade", "acme", "--yes"]), 3);
+    assert_eq!(home.json(&["connection", "show", "acme"])["version"], 2);
+}
