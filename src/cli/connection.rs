@@ -1,6 +1,6 @@
 //! `nexus connection`: list, show, disable, enable, delete; `set` and `test` have their own files.
 
-use super::{CliError, Context, connection_set, connection_test, connection_upgrade, output};
+use super::{CliError, Context, connection_set, connection_test, output};
 use crate::app::Install;
 use crate::connection::{Connection, Frozen};
 use crate::provider::Catalog;
@@ -41,8 +41,6 @@ pub enum ConnectionCommand {
         /// Name or id
         connection: String,
     },
-    /// Show what a newer provider file changes, and seal the credential for it
-    Upgrade(connection_upgrade::Upgrade),
     /// Remove the tenant's orphaned connections for good: those of deleted tenants and namespaces
     Purge {
         /// Those that were orphaned so long ago
@@ -75,7 +73,6 @@ impl ConnectionCommand {
             Self::List(list) => list.execute(context).await,
             Self::Set(set) => set.execute(context).await,
             Self::Test(test) => test.execute(context).await,
-            Self::Upgrade(upgrade) => upgrade.execute(context).await,
             Self::Show { connection } => {
                 let install = context.open_records().await?;
                 let record = install.store.find_connection(&context.scope, &connection).await?;

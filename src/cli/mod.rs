@@ -15,7 +15,6 @@ mod confirm;
 mod connection;
 mod connection_set;
 mod connection_test;
-mod connection_upgrade;
 mod context;
 mod demo;
 mod doctor;

@@ -287,7 +287,7 @@ pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     if url.path.query().is_some() { Err("the URL has a query; leave it out".to_owned()) } else { Ok(url) }
 }
 
-pub(super) fn parse_setting(text: &str) -> Result<(String, String), String> {
+fn parse_setting(text: &str) -> Result<(String, String), String> {
     // The text is not shown: it could be a secret that was put here by mistake.
     match text.split_once('=') {
         Some((field, value)) if !field.is_empty() => Ok((field.to_owned(), value.to_owned())),

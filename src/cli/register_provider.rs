@@ -5,7 +5,7 @@ use super::register::{Credential, NewConnection, Register, check_name, check_sch
 use super::secret_input::{self, Given};
 use super::{CliError, Context, output, provider, register_custom};
 use crate::app::Install;
-use crate::connection::{Choices, Destination, Frozen, Grant, OAuthGrant};
+use crate::connection::{Destination, Frozen, Grant, OAuthGrant};
 use crate::provider::{Auth, AuthKind, BindError, Bound, BoundRoute, Catalog, Definition, Field, TestRequest};
 use crate::secret::{Secret, SecretFields};
 use crate::strategy::Strategy;
@@ -56,14 +56,12 @@ pub(super) async fn prepare(
         AuthKind::Oauth2 => oauth(definition, &bound, &register, given, app, context.clock.now())?,
         _ => (None, Credential { access: static_fields(&bound.auth, given)?, ..Credential::default() }),
     };
-    let choices =
-        Choices { auth: bound.auth.id.clone(), set: plain, base_url: register.base_url, token_url: register.token_url };
-    let frozen = freeze(definition, bound, oauth, choices)?;
+    let frozen = freeze(definition, bound, oauth, &register)?;
     let plain = definition.plain_names();
     Ok(NewConnection { name, provider: definition.id.clone(), frozen, credential, plain })
 }
 
-pub(super) fn usage(error: BindError) -> CliError {
+fn usage(error: BindError) -> CliError {
     CliError::Usage(error.to_string())
 }
 
@@ -263,11 +261,11 @@ fn oauth(
 }
 
 /// What the connection keeps of the provider's file.
-pub(super) fn freeze(
+fn freeze(
     definition: &Definition,
     bound: Bound,
     oauth: Option<OAuthGrant>,
-    choices: Choices,
+    register: &Register,
 ) -> Result<Frozen, CliError> {
     let broken = |error: String| CliError::Failed(format!("the file of provider {} is broken: {error}", definition.id));
     let mut destinations = Vec::with_capacity(bound.routes.len());
@@ -281,12 +279,11 @@ pub(super) fn freeze(
         default_headers.push((name, value));
     }
     let mut test = bound.test;
-    if let Some(base_url) = &choices.base_url {
+    if let Some(base_url) = &register.base_url {
         test = test.and_then(|test| moved_test(test, &destinations));
         move_to(&mut destinations, base_url)?;
     }
-    let revision = Some(definition.revision.clone());
-    Ok(Frozen { destinations, oauth, default_headers, test, revision, choices: Some(choices) })
+    Ok(Frozen { destinations, oauth, default_headers, test, revision: Some(definition.revision.clone()) })
 }
 
 fn destination(route: BoundRoute) -> Result<Destination, String> {

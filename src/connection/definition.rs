@@ -7,7 +7,6 @@ use crate::secret::Digest;
 use crate::strategy::Strategy;
 use crate::types::{BasePath, CanonicalPath, HostPattern, PathError, Scheme, Target, Url};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
 
 /// Where the credential may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,26 +73,6 @@ pub struct Frozen {
     pub test: Option<TestRequest>,
     /// The revision of the provider file it was made from.
     pub revision: Option<String>,
-    /// What was chosen when it was made from that file.
-    pub choices: Option<Choices>,
-}
-
-/// What was chosen at registration beside the secrets: with it a newer provider file gives the same connection anew.
-/// Binds nothing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Choices {
-    /// The id of the way to authenticate.
-    pub auth: String,
-    /// The file's variables and plain fields.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub set: BTreeMap<String, String>,
-    /// Another base URL than the file's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base_url: Option<Url>,
-    /// Another token endpoint than the file's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_url: Option<Url>,
 }
 
 /// Why a stored definition cannot be used.
@@ -111,8 +90,7 @@ impl Frozen {
         let host = HostPattern::parse(&target.host.to_string()).expect("a host's own text parses");
         let path = BasePath::parse(path.path())?;
         let destination = Destination { scheme: target.scheme, host, port: target.port, path, strategy };
-        let destinations = vec![destination];
-        Ok(Self { destinations, oauth, default_headers: Vec::new(), test: None, revision: None, choices: None })
+        Ok(Self { destinations: vec![destination], oauth, default_headers: Vec::new(), test: None, revision: None })
     }
 
     /// The base URL of `/c/<name>/` and of `/v1/call`: the first destination's, unless its host is a pattern.

@@ -63,7 +63,6 @@ fn definition(host: &str) -> String {
         default_headers: Vec::new(),
         test: None,
         revision: None,
-        choices: None,
     }
     .to_json()
 }

@@ -216,12 +216,6 @@ fn a_definition() -> impl Strategy<Value = Frozen> {
                 expect_status,
                 expect_json,
             }),
-            choices: revision.as_ref().map(|auth| super::Choices {
-                auth: auth.clone(),
-                set: [(auth.clone(), auth.clone())].into(),
-                base_url: Url::parse(b"https://other.test/v1").ok(),
-                token_url: None,
-            }),
             revision,
         })
 }
