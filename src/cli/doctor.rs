@@ -244,7 +244,7 @@ async fn check_records(findings: &mut Findings, context: &Context, install: &Ins
                 findings.ok("records", format!("{} fit the manifest and open", report.counts.values().sum::<u64>()));
             }
             for failed in &report.failed {
-                let detail = output::printable(&format!("{failed}: {}", failed.reason));
+                let detail = output::printable(&failed.to_string());
                 findings.fail("records", detail, "restore a backup, or make it anew; nexus store verify tells more");
             }
         }

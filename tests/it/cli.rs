@@ -758,7 +758,11 @@ fn doctor_names_a_record_that_lists_leave_out() {
     });
     let doctor = home.run(&["doctor"]);
     assert_eq!(doctor.status.code(), Some(8), "{}", text(&doctor.stdout));
-    assert!(text(&doctor.stdout).contains("(work) of tenant default: it was edited"), "{}", text(&doctor.stdout));
+    assert!(
+        text(&doctor.stdout).contains("(work) of tenant default fails the integrity check: it was edited"),
+        "{}",
+        text(&doctor.stdout)
+    );
 }
 
 #[test]
@@ -770,6 +774,7 @@ fn what_is_not_there_comes_with_where_to_look() {
         (&["token", "revoke", "tok_01a20e42ad7a73b281857178bcd83346"], "nexus token list"),
         (&["app", "delete", "github"], "nexus app list"),
         (&["tenant", "delete", "x", "--yes"], "nexus tenant list"),
+        (&["agent", "renew", "--dir", "/nonexistent"], "agent enroll"),
     ] {
         let output = home.run(line);
         assert_eq!(output.status.code(), Some(3), "{line:?}");
