@@ -90,6 +90,7 @@ async fn fill(path: &std::path::Path, keyring: &Keyring, count: u32) {
         default_headers: Vec::new(),
         test: None,
         revision: None,
+        source: None,
     };
     let (definition, destination) = (frozen.to_json(), frozen.access_digest());
     let mut fields = SecretFields::default();

@@ -185,7 +185,19 @@ impl Renew {
     }
 
     async fn renew(&self, directory: &Directory) -> Result<Value, CliError> {
-        let settings = std::fs::read_to_string(directory.settings()).unwrap_or_default();
+        let settings = match std::fs::read_to_string(directory.settings()) {
+            Err(error) if self.server.is_none() => {
+                let path = directory.settings();
+                let hint = "give the --out of agent enroll as --dir, or a --server";
+                return Err(match error.kind() {
+                    std::io::ErrorKind::NotFound => {
+                        CliError::NotFound(format!("{} does not exist; {hint}", path.display()))
+                    }
+                    _ => CliError::io(path)(error),
+                });
+            }
+            settings => settings.unwrap_or_default(),
+        };
         let settings: Value = serde_json::from_str(&settings).unwrap_or(Value::Null);
         let server = match &self.server {
             Some(server) => server.clone(),

@@ -128,7 +128,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is_silent() {
-                output::say(&format!("nexus: {}", describe(&error)));
+                let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+                output::say(&format!("nexus: {}{hint}", describe(&error)));
             }
             ExitCode::from(error.exit_code())
         }

@@ -1,6 +1,6 @@
-//! `nexus connection`: list, show, disable, enable, delete; `set` and `test` have their own files.
+//! `nexus connection`: list, show, disable, enable, delete; `set`, `test` and `upgrade` have their own files.
 
-use super::{CliError, Context, connection_set, connection_test, output};
+use super::{CliError, Context, connection_set, connection_test, connection_upgrade, output};
 use crate::app::Install;
 use crate::connection::{Connection, Frozen};
 use crate::provider::Catalog;
@@ -26,6 +26,8 @@ pub enum ConnectionCommand {
     Set(connection_set::Set),
     /// Make the provider's harmless request with the credential
     Test(connection_test::Test),
+    /// Show what a newer file of its provider changes, and seal it again for that
+    Upgrade(connection_upgrade::Upgrade),
     /// Turn a connection off: agents do not see it any more
     Disable {
         /// Name or id
@@ -73,6 +75,7 @@ impl ConnectionCommand {
             Self::List(list) => list.execute(context).await,
             Self::Set(set) => set.execute(context).await,
             Self::Test(test) => test.execute(context).await,
+            Self::Upgrade(upgrade) => upgrade.execute(context).await,
             Self::Show { connection } => {
                 let install = context.open_records().await?;
                 let record = install.store.find_connection(&context.scope, &connection).await?;
@@ -148,7 +151,7 @@ impl Facts {
     fn row(&self, record: &ConnectionRecord) -> Value {
         let frozen = Frozen::from_json(&record.definition);
         let destinations = frozen.as_ref().map(destinations).unwrap_or_default();
-        let revision = frozen.as_ref().ok().and_then(|frozen| frozen.revision.clone());
+        let is_outdated = frozen.as_ref().is_ok_and(|frozen| outdated(&self.catalog, record, frozen));
         json!({
             "name": record.name.as_str(),
             "id": record.id.as_str(),
@@ -161,9 +164,7 @@ impl Facts {
             "updated_at": output::time(record.updated_at),
             "last_used_at": self.last_used.get(record.id.as_str()).map_or(Value::Null, |at| output::time(*at)),
             "expires_at": record.access_expires_at.map_or(Value::Null, output::time),
-            "outdated": revision.is_some_and(|revision| {
-                self.catalog.find(record.provider.as_str()).is_some_and(|definition| definition.revision != revision)
-            }),
+            "outdated": is_outdated,
         })
     }
 
@@ -200,6 +201,12 @@ impl Facts {
         }
         shown
     }
+}
+
+/// Whether the file of its provider is another one than that from which a connection was made.
+pub(super) fn outdated(catalog: &Catalog, record: &ConnectionRecord, frozen: &Frozen) -> bool {
+    let definition = catalog.find(record.provider.as_str());
+    frozen.revision.as_ref().is_some_and(|made_from| definition.is_some_and(|it| it.revision != *made_from))
 }
 
 /// `active`, `attention` or `disabled`.

@@ -1,13 +1,13 @@
 //! `nexus doctor`: every check, each with its fix.
 
-use super::connection::set_command;
-use super::{CliError, Context, Format, ca, environment, output};
+use super::connection::{outdated, set_command};
+use super::{CliError, Context, Format, ca, envelopes, environment, output};
 use crate::admin::control_sockets;
 use crate::app::{self, AppError, Install};
 use crate::config::{Config, ConfigError};
 use crate::connection::Connection;
 use crate::provider::Catalog;
-use crate::store::{ConnectionState, Store, StoreFile};
+use crate::store::{ConnectionState, Record, Store, StoreError, StoreFile};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -75,12 +75,15 @@ impl Doctor {
         if context.home.path.exists() {
             check_home(&mut findings, context);
             check_ca(&mut findings, context);
+            check_agents_ca(&mut findings, context);
             check_providers(&mut findings, context);
             if let Some(config) = config {
+                check_listener_certificates(&mut findings, context, &config);
                 check_server(&mut findings, context, &config).await;
                 check_lockdown(&mut findings, context, &config).await;
                 if let Some(install) = check_store(&mut findings, context, config).await {
                     check_connections(&mut findings, context, &install).await?;
+                    check_records(&mut findings, context, &install).await;
                 }
             }
         } else {
@@ -189,19 +192,60 @@ fn check_home(findings: &mut Findings, context: &Context) {
 fn check_ca(findings: &mut Findings, context: &Context) {
     let path = context.home.ca_certificate();
     let shown = path.display();
-    match ca::Facts::read(&path) {
-        Err(error) => findings.fail("CA", super::describe(&error), "nexus init"),
-        Ok(facts) => {
-            let left = facts.not_after - context.clock.now();
-            let end = output::time(facts.not_after);
-            let end = end.as_str().unwrap_or_default();
-            let renew = format!("move {shown} and its key away, then nexus init, and hand out the new CA");
-            if left <= 0 {
-                findings.fail("CA", format!("ended {end}"), renew);
-            } else if left < CA_SOON {
-                findings.warn("CA", format!("ends {end}"), renew);
-            } else {
-                findings.ok("CA", format!("valid until {end}"));
+    let renew = format!("move {shown} and its key away, then nexus init, and hand out the new CA");
+    check_certificate(findings, context, "CA", &path, "nexus init", &renew);
+}
+
+fn check_agents_ca(findings: &mut Findings, context: &Context) {
+    let path = context.home.path.join("ca/agents.pem");
+    // An install from before there was one gets it when a server starts.
+    if path.exists() {
+        let shown = path.display();
+        let renew = format!("move {shown} and its key away, then nexus init, and enroll the agents again");
+        check_certificate(findings, context, "agents' CA", &path, &renew, &renew);
+    }
+}
+
+/// Only their time: that they are there and fit their keys is a part of the config's check.
+fn check_listener_certificates(findings: &mut Findings, context: &Context, config: &Config) {
+    for tls in config.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        let path = context.home.path.join(&tls.cert);
+        let renew = format!("put a new certificate and key there, such as by nexus ca issue ({})", path.display());
+        check_certificate(findings, context, "listener certificate", &path, &renew, &renew);
+    }
+}
+
+fn check_certificate(findings: &mut Findings, context: &Context, check: &str, path: &Path, make: &str, renew: &str) {
+    let facts = match ca::Facts::read(path) {
+        Ok(facts) => facts,
+        Err(error) => return findings.fail(check, super::describe(&error), make),
+    };
+    let left = facts.not_after - context.clock.now();
+    let end = output::time(facts.not_after);
+    let end = end.as_str().unwrap_or_default();
+    if left <= 0 {
+        findings.fail(check, format!("ended {end}"), renew);
+    } else if left < CA_SOON {
+        findings.warn(check, format!("ends {end}"), renew);
+    } else {
+        findings.ok(check, format!("valid until {end}"));
+    }
+}
+
+/// Lists leave out what fails, so this alone names it; of all tenants, as the manifest is one.
+async fn check_records(findings: &mut Findings, context: &Context, install: &Install) {
+    let catalog = context.catalog().unwrap_or_else(|_| Catalog::built_in());
+    // Opened and sealed again in memory, which is thrown away.
+    let check = |record: &Record| envelopes::reseal(install, &catalog, record).map(drop);
+    match install.store.verify(check).await {
+        Err(error) => findings.fail("records", super::describe(&error), "nexus store verify"),
+        Ok(report) => {
+            if report.failed.is_empty() {
+                findings.ok("records", format!("{} fit the manifest and open", report.counts.values().sum::<u64>()));
+            }
+            for failed in &report.failed {
+                let detail = output::printable(&failed.to_string());
+                findings.fail("records", detail, "restore a backup, or make it anew; nexus store verify tells more");
             }
         }
     }
@@ -229,9 +273,22 @@ async fn check_store(findings: &mut Findings, context: &Context, config: Config)
             None
         }
         Err(error) => {
-            findings.fail("install", super::describe(&error), "restore root key and store from the same backup");
+            findings.fail("install", super::describe(&error), install_fix(&error));
             None
         }
+    }
+}
+
+/// An error that says what to do by itself is not contradicted.
+fn install_fix(error: &AppError) -> &'static str {
+    match error {
+        AppError::Store(StoreError::Unusable { .. }) | AppError::ManifestLost { .. } => "nexus store restore BACKUP",
+        AppError::Store(StoreError::Newer { .. }) => "run the version of nexus that the store belongs to",
+        AppError::Store(StoreError::Integrity { .. }) => "nexus store verify",
+        AppError::WrongKey { .. } | AppError::KeyMissing { .. } => {
+            "bring back the root key that the store was sealed with, or the store that belongs to this key"
+        }
+        _ => "see what it says, then nexus doctor again",
     }
 }
 
@@ -334,6 +391,8 @@ async fn check_lockdown(findings: &mut Findings, context: &Context, config: &Con
 
 async fn check_connections(findings: &mut Findings, context: &Context, install: &Install) -> Result<(), CliError> {
     let now = context.clock.now();
+    // A broken provider file is told by its own check.
+    let catalog = context.catalog().unwrap_or_else(|_| Catalog::built_in());
     for record in install.store.list_connections(&context.scope).await? {
         let check = format!("connection {}", record.name);
         let replace = format!("nexus register {} --name {} --replace", record.provider, record.name);
@@ -358,6 +417,9 @@ async fn check_connections(findings: &mut Findings, context: &Context, install: 
             findings.fail(&check, format!("needs attention: {}", output::printable(reason)), again);
         } else if record.access_expires_at.is_some_and(|end| end <= now) && record.grant.is_none() {
             findings.fail(&check, "the credential has ended", again);
+        } else if outdated(&catalog, &record, &connection.frozen) {
+            let detail = format!("opens; made from an older file of {}", record.provider);
+            findings.warn(&check, detail, format!("nexus connection upgrade {}", record.name));
         } else {
             findings.ok(&check, "opens");
         }

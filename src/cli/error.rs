@@ -87,6 +87,20 @@ impl CliError {
         }
     }
 
+    /// What to do about it, where the error itself cannot know.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        let Self::Store(StoreError::NotFound { kind, .. }) = self else { return None };
+        Some(match *kind {
+            "connection" => "nexus connection list shows all of this tenant and namespace",
+            "token" => "nexus token list shows all of this tenant and namespace",
+            "app" => "nexus app list shows all of this tenant",
+            "tenant" => "nexus tenant list shows all",
+            "namespace" => "nexus namespace list shows all of this tenant",
+            _ => return None,
+        })
+    }
+
     /// The exit code: 0 ok, 1 failure, 2 usage, 3 not found, 4 not authorised, 5 denied by policy, 6 conflict,
     /// 7 unreachable, 8 a check failed.
     #[must_use]
@@ -222,6 +236,15 @@ mod tests {
         for (name, error, code) in rows {
             assert_eq!(error.exit_code(), code, "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_comes_with_where_to_look() {
+        let missing = |kind| CliError::Store(StoreError::NotFound { kind, name: "a".into() });
+        for kind in ["connection", "token", "app", "tenant", "namespace"] {
+            assert!(missing(kind).hint().is_some_and(|hint| hint.contains(kind)), "{kind}");
+        }
+        assert_eq!(CliError::Failed("x".into()).hint(), None);
     }
 
     #[test]

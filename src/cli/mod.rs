@@ -15,6 +15,7 @@ mod confirm;
 mod connection;
 mod connection_set;
 mod connection_test;
+mod connection_upgrade;
 mod context;
 mod demo;
 mod doctor;

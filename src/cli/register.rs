@@ -148,7 +148,7 @@ pub(super) async fn save(
     new: &NewConnection,
     replace: bool,
 ) -> Result<ConnectionRecord, CliError> {
-    check_injection(new)?;
+    check_injection(&new.frozen, &new.credential.access)?;
     secret_input::warn_about(&new.credential.access, &new.plain);
     if let Some(grant) = &new.credential.grant {
         secret_input::warn_about(grant, &new.plain);
@@ -209,13 +209,13 @@ async fn find(
 }
 
 /// Puts the credential on a request once, so that what no place can carry is refused now and not at each request.
-fn check_injection(new: &NewConnection) -> Result<(), CliError> {
-    if new.credential.access.is_empty() {
+pub(super) fn check_injection(frozen: &Frozen, access: &SecretFields) -> Result<(), CliError> {
+    if access.is_empty() {
         // An OAuth connection whose first access token is still to come.
         return Ok(());
     }
-    for destination in &new.frozen.destinations {
-        destination.strategy.inject(&new.credential.access).map_err(|error| CliError::Usage(error.to_string()))?;
+    for destination in &frozen.destinations {
+        destination.strategy.inject(access).map_err(|error| CliError::Usage(error.to_string()))?;
     }
     Ok(())
 }

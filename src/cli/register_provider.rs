@@ -5,7 +5,7 @@ use super::register::{Credential, NewConnection, Register, check_name, check_sch
 use super::secret_input::{self, Given};
 use super::{CliError, Context, output, provider, register_custom};
 use crate::app::Install;
-use crate::connection::{Destination, Frozen, Grant, OAuthGrant};
+use crate::connection::{Destination, Frozen, Grant, OAuthGrant, Source};
 use crate::provider::{Auth, AuthKind, BindError, Bound, BoundRoute, Catalog, Definition, Field, TestRequest};
 use crate::secret::{Secret, SecretFields};
 use crate::strategy::Strategy;
@@ -56,12 +56,18 @@ pub(super) async fn prepare(
         AuthKind::Oauth2 => oauth(definition, &bound, &register, given, app, context.clock.now())?,
         _ => (None, Credential { access: static_fields(&bound.auth, given)?, ..Credential::default() }),
     };
-    let frozen = freeze(definition, bound, oauth, &register)?;
+    let source = Source {
+        auth: bound.auth.id.clone(),
+        settings: plain,
+        base_url: register.base_url.clone(),
+        token_url: register.token_url.clone(),
+    };
+    let frozen = freeze(definition, bound, oauth, source)?;
     let plain = definition.plain_names();
     Ok(NewConnection { name, provider: definition.id.clone(), frozen, credential, plain })
 }
 
-fn usage(error: BindError) -> CliError {
+pub(super) fn usage(error: BindError) -> CliError {
     CliError::Usage(error.to_string())
 }
 
@@ -261,11 +267,11 @@ fn oauth(
 }
 
 /// What the connection keeps of the provider's file.
-fn freeze(
+pub(super) fn freeze(
     definition: &Definition,
     bound: Bound,
     oauth: Option<OAuthGrant>,
-    register: &Register,
+    source: Source,
 ) -> Result<Frozen, CliError> {
     let broken = |error: String| CliError::Failed(format!("the file of provider {} is broken: {error}", definition.id));
     let mut destinations = Vec::with_capacity(bound.routes.len());
@@ -279,11 +285,12 @@ fn freeze(
         default_headers.push((name, value));
     }
     let mut test = bound.test;
-    if let Some(base_url) = &register.base_url {
+    if let Some(base_url) = &source.base_url {
         test = test.and_then(|test| moved_test(test, &destinations));
         move_to(&mut destinations, base_url)?;
     }
-    Ok(Frozen { destinations, oauth, default_headers, test, revision: Some(definition.revision.clone()) })
+    let revision = Some(definition.revision.clone());
+    Ok(Frozen { destinations, oauth, default_headers, test, revision, source: Some(source) })
 }
 
 fn destination(route: BoundRoute) -> Result<Destination, String> {

@@ -225,6 +225,9 @@ fn shown_once(record: &TokenRecord, value: &AgentToken) -> Value {
         // The one time that the value is shown, to the person who made it.
         "token_value": value.value().expose(),
         "agent": record.agent.as_str(),
+        "methods": record.methods,
+        "paths": record.paths,
+        "hosts": record.hosts,
         "scopes": record.scopes,
         "expires_at": record.expires_at.map_or(Value::Null, output::time),
     })

@@ -7,6 +7,7 @@ use crate::secret::Digest;
 use crate::strategy::Strategy;
 use crate::types::{BasePath, CanonicalPath, HostPattern, PathError, Scheme, Target, Url};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 
 /// Where the credential may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,23 @@ pub struct OAuthGrant {
     pub scope: Option<String>,
 }
 
+/// What a connection of the catalogue was made with beside its secrets, so that a newer file can be put in its place.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The provider's way to authenticate.
+    pub auth: String,
+    /// The provider's variables and plain fields that were given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    /// Where the API is, in place of where the provider's file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<Url>,
+    /// The token endpoint, in place of the one of the provider's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_url: Option<Url>,
+}
+
 /// The frozen definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frozen {
@@ -73,6 +91,8 @@ pub struct Frozen {
     pub test: Option<TestRequest>,
     /// The revision of the provider file it was made from.
     pub revision: Option<String>,
+    /// What it was made with, for connections of the catalogue.
+    pub source: Option<Source>,
 }
 
 /// Why a stored definition cannot be used.
@@ -90,7 +110,8 @@ impl Frozen {
         let host = HostPattern::parse(&target.host.to_string()).expect("a host's own text parses");
         let path = BasePath::parse(path.path())?;
         let destination = Destination { scheme: target.scheme, host, port: target.port, path, strategy };
-        Ok(Self { destinations: vec![destination], oauth, default_headers: Vec::new(), test: None, revision: None })
+        let destinations = vec![destination];
+        Ok(Self { destinations, oauth, default_headers: Vec::new(), test: None, revision: None, source: None })
     }
 
     /// The base URL of `/c/<name>/` and of `/v1/call`: the first destination's, unless its host is a pattern.

@@ -41,7 +41,7 @@ pub(super) fn destination(url: &str) -> Destination {
 
 pub(super) fn frozen(urls: &[&str]) -> Frozen {
     let destinations = urls.iter().map(|url| destination(url)).collect();
-    Frozen { destinations, oauth: None, default_headers: Vec::new(), test: None, revision: None }
+    Frozen { destinations, oauth: None, default_headers: Vec::new(), test: None, revision: None, source: None }
 }
 
 /// The id of the connection called `name` in `scope`.

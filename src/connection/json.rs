@@ -1,6 +1,6 @@
 //! A definition as JSON: flat, with a format number, fields always in the same order, unknown ones refused.
 
-use super::{DefinitionError, Destination, Frozen, Grant, OAuthGrant};
+use super::{DefinitionError, Destination, Frozen, Grant, OAuthGrant, Source};
 use crate::provider::{TestRequest, TokenClientAuth};
 use crate::strategy::{Placement, Strategy};
 use crate::types::{BasePath, HostPattern, Scheme, Url};
@@ -24,6 +24,8 @@ struct Document {
     test: Option<TestText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revision: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,7 +66,7 @@ struct TestText {
 }
 
 pub(super) fn write(frozen: &Frozen) -> String {
-    let Frozen { destinations, oauth, default_headers, test, revision } = frozen;
+    let Frozen { destinations, oauth, default_headers, test, revision, source } = frozen;
     let document = Document {
         format: FORMAT,
         destinations: destinations.iter().map(DestinationText::from).collect(),
@@ -72,13 +74,14 @@ pub(super) fn write(frozen: &Frozen) -> String {
         default_headers: default_headers.iter().map(HeaderText::from).collect(),
         test: test.as_ref().map(TestText::from),
         revision: revision.clone(),
+        source: source.clone(),
     };
     serde_json::to_string(&document).expect("strings, numbers and lists can be written as JSON")
 }
 
 pub(super) fn read(json: &str) -> Result<Frozen, DefinitionError> {
     let document: Document = serde_json::from_str(json).map_err(|error| damaged("JSON", error))?;
-    let Document { format, destinations, oauth, default_headers, test, revision } = document;
+    let Document { format, destinations, oauth, default_headers, test, revision, source } = document;
     if format != FORMAT {
         return Err(DefinitionError(format!("format {format} is not known to this version, which knows {FORMAT}")));
     }
@@ -91,6 +94,7 @@ pub(super) fn read(json: &str) -> Result<Frozen, DefinitionError> {
         default_headers: default_headers.into_iter().map(HeaderText::parse).collect::<Result<_, _>>()?,
         test: test.map(TestRequest::from),
         revision,
+        source,
     })
 }
 

@@ -8,7 +8,7 @@ mod live;
 mod route;
 mod table;
 
-pub use definition::{DefinitionError, Destination, Frozen, Grant, OAuthGrant};
+pub use definition::{DefinitionError, Destination, Frozen, Grant, OAuthGrant, Source};
 pub use live::{Access, Connection};
 pub use route::{Choice, RouteError, destination_for};
 pub use table::RouteTable;

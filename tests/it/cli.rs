@@ -689,3 +689,95 @@ fn namespaces_end_by_name() {
     assert_eq!(names, ["default", "made"]);
     assert_eq!(home.code(&["tenant", "delete", "made", "--yes"]), 0);
 }
+
+/// A file of a provider that takes its key in this header.
+fn provider_file(header: &str) -> String {
+    format!(
+        "name = \"Acme\"\ncategory = \"developer-tools\"\nverified = \"for a test\"\n\
+         [[vars]]\nname = \"site\"\nlabel = \"Site\"\n\
+         [[routes]]\nhost = \"{{site}}.acme.example\"\n\
+         [[auth]]\nid = \"key\"\nkind = \"api_key\"\nlabel = \"Key\"\ninject = [\"header {header}: {{token}}\"]\n\
+         [[auth.fields]]\nname = \"token\"\nlabel = \"Key\"\n\
+         [test]\nurl = \"/\"\n"
+    )
+}
+
+#[test]
+fn a_newer_provider_file_changes_a_connection_only_when_it_is_upgraded() {
+    let home = Home::new();
+    home.run(&["init"]);
+    home.write("providers/acme.toml", &provider_file("X-Old"));
+    let url = format!("http://{}", upstream());
+    let line = ["register", "acme", "--set", "site=one", "--base-url", &url, "--allow-http", "--stdin"];
+    let registered = home.run_with_input(&line, &format!("{SECRET}\n"));
+    assert!(registered.status.success(), "{}", text(&registered.stderr));
+    let current = home.json(&["connection", "upgrade", "acme"]);
+    assert_eq!((&current["changes"], &current["upgraded"]), (&serde_json::json!([]), &Value::Bool(false)));
+
+    home.write("providers/acme.toml", &provider_file("X-Key"));
+    assert_eq!(home.json(&["connection", "show", "acme"])["outdated"], true);
+    assert!(text(&home.run(&["doctor"]).stdout).contains("nexus connection upgrade acme"));
+    let shown = home.json(&["connection", "upgrade", "acme"]);
+    assert_eq!(shown["upgraded"], false);
+    let changes: Vec<String> =
+        shown["changes"].as_array().unwrap().iter().map(|row| format!("{} {}", row["change"], row["value"])).collect();
+    let placed = |header: &str| format!("{url} header {header}: {{token}}").to_lowercase();
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(changes[0].contains("removed") && changes[0].to_lowercase().contains(&placed("x-old")), "{changes:?}");
+    assert!(changes[1].contains("added") && changes[1].to_lowercase().contains(&placed("x-key")), "{changes:?}");
+    assert_ne!(home.code(&["connection", "test", "acme"]), 0, "it is as it was");
+
+    let upgraded = home.json(&["connection", "upgrade", "acme", "--yes"]);
+    assert_eq!((&upgraded["upgraded"], &upgraded["version"]), (&Value::Bool(true), &Value::from(2)));
+    assert_eq!(home.code(&["connection", "test", "acme"]), 0, "same place and secret, new header");
+    assert_eq!(home.json(&["connection", "show", "acme"])["outdated"], false);
+    assert_eq!(home.code(&["store", "verify"]), 0);
+
+    // A file that needs what the connection was not given.
+    home.write("providers/acme.toml", &provider_file("X-Key").replace("site", "place"));
+    assert_eq!(home.code(&["connection", "upgrade", "acme", "--yes"]), 6);
+    home.register("by-hand", upstream());
+    assert_eq!(home.code(&["connection", "upgrade", "by-hand"]), 6);
+    assert_eq!(home.code(&["connection", "upgrade", "nobody"]), 3);
+}
+
+#[test]
+fn doctor_names_a_record_that_lists_leave_out() {
+    let home = Home::new();
+    home.register("work", upstream());
+    home.register("other", upstream());
+    assert_eq!(home.code(&["doctor"]), 0);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        use sqlx::Connection;
+        let path = format!("sqlite://{}", home.path().join("nexus.db").display());
+        let mut database = sqlx::SqliteConnection::connect(&path).await.unwrap();
+        let edit = "UPDATE connections SET created_at = created_at + 1 WHERE name = 'work'";
+        sqlx::query(edit).execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
+    });
+    let doctor = home.run(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(8), "{}", text(&doctor.stdout));
+    assert!(
+        text(&doctor.stdout).contains("(work) of tenant default fails the integrity check: it was edited"),
+        "{}",
+        text(&doctor.stdout)
+    );
+}
+
+#[test]
+fn what_is_not_there_comes_with_where_to_look() {
+    let home = Home::new();
+    home.run(&["init"]);
+    for (line, hint) in [
+        (&["connection", "show", "x"][..], "nexus connection list"),
+        (&["token", "revoke", "tok_01a20e42ad7a73b281857178bcd83346"], "nexus token list"),
+        (&["app", "delete", "github"], "nexus app list"),
+        (&["tenant", "delete", "x", "--yes"], "nexus tenant list"),
+        (&["agent", "renew", "--dir", "/nonexistent"], "agent enroll"),
+    ] {
+        let output = home.run(line);
+        assert_eq!(output.status.code(), Some(3), "{line:?}");
+        assert!(text(&output.stderr).contains(hint), "{}", text(&output.stderr));
+    }
+}

@@ -63,6 +63,7 @@ fn definition(host: &str) -> String {
         default_headers: Vec::new(),
         test: None,
         revision: None,
+        source: None,
     }
     .to_json()
 }

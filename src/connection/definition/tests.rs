@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::super::fixture::{destination, frozen, strategy};
-use super::{Frozen, Grant, OAuthGrant};
+use super::{Frozen, Grant, OAuthGrant, Source};
 use crate::provider::{TestRequest, TokenClientAuth};
 use crate::types::{CanonicalPath, PathError, Target, Url};
 use http::{HeaderName, HeaderValue};
@@ -176,6 +176,17 @@ fn an_oauth() -> impl Strategy<Value = OAuthGrant> {
         })
 }
 
+fn a_source() -> impl Strategy<Value = Source> {
+    let settings = prop::collection::btree_map("[a-z]{1,5}", any::<String>(), 0..3);
+    let a_url = || prop::option::of("https://[a-z]{1,8}\\.test(:[1-9][0-9]{0,3})?/[a-z0-9]{0,5}");
+    ("[a-z]{1,8}", settings, a_url(), a_url()).prop_map(|(auth, settings, base_url, token_url)| Source {
+        auth,
+        settings,
+        base_url: base_url.map(|text| url(&text)),
+        token_url: token_url.map(|text| url(&text)),
+    })
+}
+
 fn a_definition() -> impl Strategy<Value = Frozen> {
     let placements = prop::sample::subsequence(
         vec![
@@ -199,8 +210,9 @@ fn a_definition() -> impl Strategy<Value = Frozen> {
         prop::collection::vec(header, 0..3),
         prop::option::of(test),
         any::<Option<String>>(),
+        prop::option::of(a_source()),
     )
-        .prop_map(|(destinations, oauth, headers, test, revision)| Frozen {
+        .prop_map(|(destinations, oauth, headers, test, revision, source)| Frozen {
             destinations: destinations
                 .into_iter()
                 .map(|(url, placements)| super::Destination { strategy: strategy(&placements), ..destination(&url) })
@@ -217,6 +229,7 @@ fn a_definition() -> impl Strategy<Value = Frozen> {
                 expect_json,
             }),
             revision,
+            source,
         })
 }
 
