@@ -531,3 +531,18 @@ def test_enrolments_of_a_connection_come_one_by_one(place):
                     assert dict(event.headers)[":status"] == "429"
                     refused += 1
             wire.send(client.data_to_send())
+
+
+def test_run_beside_listeners_that_few_programs_can_use(tmp_path, authority, upstream, mesh):
+    """TLS, a Unix socket and another agent's listener are no proxy for what `nexus run` starts: it brings its own."""
+    home = Place(tmp_path / "home", authority.path, [API])
+    try:
+        home.prepare(mesh, upstream)
+        home.servers[-1].stop()
+        home.write_config(home.text.replace('[[server.listener]]\naddress = "127.0.0.1:0"\n[[', "[["))
+        home.up(listen=False)
+        url = f"https://{API}:{upstream.port}/echo"
+        ran = home.run("api", ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", url])
+        assert ran.ok().text == "200"
+    finally:
+        home.close()
