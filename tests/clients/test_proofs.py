@@ -546,3 +546,56 @@ def test_run_beside_listeners_that_few_programs_can_use(tmp_path, authority, ups
         assert ran.ok().text == "200"
     finally:
         home.close()
+
+
+@pytest.mark.parametrize("listener", ["plain", "tls", "unix"])
+def test_b18_each_request_shows_its_proof(place, proofs, listener):
+    """On a kept connection, one behind the other and sent at once: a token is good for its own request."""
+    api = f"{API}:{place.upstream.port}"
+    token = proofs["opaque"][1]
+    with place.wire(listener) as wire:
+        for method, target, host, field, refused in (
+            ("GET", "/c/api/echo", "127.0.0.1", f"X-Nexus-Token: {token}", NO_KEY),
+            ("GET", f"https://{api}/echo", api, f"Proxy-Authorization: {basic(token)}", NO_PROXY),
+        ):
+            head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n"
+            both = f"{head}{field}\r\n\r\n{head}\r\n{head}{field}\r\n\r\n"
+            wire.send(both)
+            told = [(answer.status, answer.code) for answer in (wire.answer(), wire.answer(), wire.answer())]
+            assert told == [OK, refused, OK], target
+        smuggled = "GET /c/api/echo HTTP/1.1\r\nHost: x\r\n\r\n"
+        wire.send(f"POST /c/api/echo HTTP/1.1\r\nHost: x\r\nX-Nexus-Token: {token}\r\nContent-Length: {len(smuggled)}\r\n\r\n{smuggled}")
+        assert wire.answer("POST").status == 200
+        wire.send("GET /c/api/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert wire.answer().status == 401
+        assert wire.is_closed()
+
+
+def test_b9_a_jwt_stays_in_its_tenant(tmp_path, authority, upstream, mesh):
+    """Names of a rule are those of the caller's tenant and namespace, now; ids of others are unknown there."""
+    home = Place(tmp_path / "home", authority.path, [API])
+    try:
+        home.prepare(mesh, upstream)
+        [ours] = [one["id"] for one in home.json("connection", "list")]
+        rule = f'rule = [{{ use = ["api", "late", "{ours}"] }}]'
+        mapped = home.text.replace('rule = [{ use = ["api"] }]', 'tenant = "{tenant}"\n' + rule, 1)
+        home.write_config(mapped)
+
+        def told(tenant, connection="api"):
+            answer = home.ask("plain", None, "GET", f"/c/{connection}/echo", "x", [f"X-Nexus-Token: {home.jwt(tenant=tenant)}"])
+            return answer.status, answer.code
+
+        wait_for(lambda: told("default") == OK and told("other") == NONE, 5, "the rule")
+        for tenant in ("other", "nosuch"):
+            assert [told(tenant, name) for name in ("api", ours, "nosuch")] == [NONE] * 3
+        for bad in ("", "a/b", "a\nb", 5, None, ["default"], "default "):
+            assert told(bad) == NO_KEY, bad
+        # A name that is made later, goes, and comes again.
+        for _ in range(2):
+            assert told("default", "late") == NONE
+            home.register("late", f"https://{API}:{upstream.port}", secret=canary("late"))
+            assert told("default", "late") == OK and told("other", "late") == NONE
+            home.nexus("connection", "delete", "late")
+        assert told("default", "late") == NONE
+    finally:
+        home.close()
