@@ -1,7 +1,7 @@
 //! `nexus agent`: agents as such, whatever they prove themselves with.
 
 use super::agent_enroll::{Enroll, Renew};
-use super::token::{Expiry, Family, parse_expiry, parse_method, parse_pattern};
+use super::token::{self, Expiry, Family, parse_expiry, parse_method, parse_pattern};
 use super::{CliError, Context, Format, environment, output};
 use crate::app::Install;
 use crate::config::ListenAddress;
@@ -47,9 +47,9 @@ pub struct Invite {
     /// The connections that it may use, by name or id
     #[arg(long = "use", value_name = "CONN", value_delimiter = ',', required = true)]
     connections: Vec<String>,
-    /// How long its certificates can be renewed, such as 12h or 90d, or `never` for no end
-    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = parse_expiry)]
-    expires: Expiry,
+    /// How long its certificates can be renewed, such as 12h or 90d, or `never` [default: tokens.default_expires, 90d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_expiry)]
+    expires: Option<Expiry>,
     /// The methods that it may use [default: all]
     #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = parse_method)]
     methods: Vec<String>,
@@ -83,14 +83,12 @@ impl Invite {
             return Err(CliError::Usage("the code would have ended already; give --code-ttl more time".to_owned()));
         }
         let install = context.open_records_or_init().await?;
+        context.refuse_when_locked(&install).await?;
         let connections = context.connection_ids(&install, &self.connections).await?;
         let names: Vec<&str> = connections.iter().map(|(_, name)| name.as_str()).collect();
         let code = EnrolmentCode::generate();
         let now = context.clock.now();
-        let lifetime = match self.expires {
-            Expiry::After(duration) => Some(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)),
-            Expiry::Never => None,
-        };
+        let lifetime = token::lifetime(self.expires, &install.config.tokens)?;
         let code_ends = now.saturating_add_unsigned(self.code_ttl.as_secs());
         let record = TokenRecord {
             id: TokenId::generate(),

@@ -3,10 +3,10 @@
 use super::{CliError, Context, output, token};
 use crate::config::{Loader, Snapshot, Unmatched};
 use crate::connection::{Choice, RouteError};
-use crate::identity::{Principal, Proof};
+use crate::identity::{Principal, Rejected};
 use crate::net::NetError;
 use crate::policy::{self, Question};
-use crate::store::{Store, TokenRecord, TokenScope};
+use crate::store::{Store, TokenKind, TokenRecord, TokenScope};
 use crate::types::{AgentName, Url};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -69,16 +69,24 @@ impl Explain {
         let family = token::Family::of(&all);
         let mut verdicts: Vec<Verdict> = Vec::new();
         for record in tokens {
-            verdicts.push(match snapshot.directory.recognise(&Proof::Token(record.digest), now) {
+            let denied = |reason: String| Verdict {
+                decision: Decision::Denied,
+                token: Some(record.id.to_string()),
+                connection: None,
+                hosts: record.hosts.clone(),
+                scopes: record.scopes.clone(),
+                reason: Some(reason),
+            };
+            // Nobody has a certificate of it before its code is taken.
+            let is_invitation = record.kind == TokenKind::Certificate && record.previous.is_some();
+            verdicts.push(match snapshot.directory.of_record(&record.id, now) {
+                Ok(_) if is_invitation => denied("the invitation was not taken, so there is no certificate".to_owned()),
                 Ok(principal) => self.judge(&snapshot, &principal),
-                Err(_) => Verdict {
-                    decision: Decision::Denied,
-                    token: Some(record.id.to_string()),
-                    connection: None,
-                    hosts: record.hosts.clone(),
-                    scopes: record.scopes.clone(),
-                    reason: Some(format!("the token is {}", family.state(record, now))),
-                },
+                Err(error @ (Rejected::LockedOut | Rejected::AgentDisabled)) => denied(error.to_string()),
+                Err(_) => denied(match family.state(record, now) {
+                    "active" => "the token is not usable; see the log".to_owned(),
+                    state => format!("the token is {state}"),
+                }),
             });
         }
         let best = verdicts.iter().position(|v| v.decision != Decision::Denied);

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Run a command as an agent, with a token for this run only
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  nexus run -- claude\n  nexus run --use github,openai -- python agent.py\n  nexus run -- curl https://api.github.com/user\n\nEvery proxy and CA variable is set for the command (nexus env shows them). The token is revoked when\nthe command ends, and lives 12 h at most. The server of this home is used if one is running, else one\nis started for the run. Exit code: the command's; 126 when it cannot be run, 127 when there is none."
+    after_help = "Examples:\n  nexus run -- claude\n  nexus run --use github,openai -- python agent.py\n  nexus run -- curl https://api.github.com/user\n\nEvery proxy and CA variable is set for the command (nexus env shows them). The token is revoked when\nthe command ends, and lives 12 h at most. The server of this home is used if one is running without TLS,\nelse one is started for the run. Exit code: the command's; 126 when it cannot be run, 127 when there is none."
 )]
 pub struct Run {
     /// The connections that the command may use, by name or id [default: all that are enabled]
@@ -97,9 +97,11 @@ pub(super) async fn chosen(
     Ok(all)
 }
 
-/// The URL of this home's server; one is started when none runs.
+/// The URL of this home's server; one is started when none runs that every program can use. Few speak TLS with a proxy,
+/// and those that do look for its CA elsewhere than for the others.
 async fn serve(context: &Context) -> Result<(String, Option<Running>), CliError> {
-    if let Some(url) = environment::running_server(&context.home).await {
+    let running = environment::running_server(&context.home).await;
+    if let Some(url) = running.filter(|url| url.starts_with("http://")) {
         return Ok((url, None));
     }
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

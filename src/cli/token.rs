@@ -135,7 +135,7 @@ pub(super) async fn create(
 ///
 /// # Errors
 /// When that is longer than the config allows.
-fn lifetime(expires: Option<Expiry>, limits: &TokenLimits) -> Result<Option<i64>, CliError> {
+pub(super) fn lifetime(expires: Option<Expiry>, limits: &TokenLimits) -> Result<Option<i64>, CliError> {
     let expires = expires.unwrap_or(Expiry::After(limits.default_expires));
     match (expires, limits.max_expires) {
         (Expiry::Never, None) => Ok(None),

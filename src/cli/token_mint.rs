@@ -1,6 +1,6 @@
 //! `nexus token mint`: a token for one run, signed by this install.
 
-use super::token::{parse_method, parse_pattern, say_how_to_use};
+use super::token::{self, Expiry, parse_method, parse_pattern, say_how_to_use};
 use super::{CliError, Context, output, run};
 use crate::identity::{RunClaims, sign_run_token};
 use crate::secret::AgentToken;
@@ -41,9 +41,11 @@ pub struct Mint {
 impl Mint {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let install = context.open_records_or_init().await?;
+        context.refuse_when_locked(&install).await?;
+        let lifetime = token::lifetime(Some(Expiry::After(self.ttl)), &install.config.tokens)?;
+        let lifetime = lifetime.expect("a time was asked for");
         let connections = run::chosen(context, &install, &self.connections).await?;
         let now = context.clock.now();
-        let lifetime = i64::try_from(self.ttl.as_secs()).expect("12 h fit");
         let claims = RunClaims {
             id: TokenId::generate(),
             agent: self.name,

@@ -5,7 +5,7 @@ use super::{
     Rejected, RootId, TokenTable, VerifiedJwt, has_jwt_form,
 };
 use crate::secret::{AgentToken, Secret, TokenDigest};
-use crate::types::{AgentName, ConnectionId, Scope, UnixSeconds};
+use crate::types::{AgentName, ConnectionId, Scope, TokenId, UnixSeconds};
 use quick_cache::sync::Cache;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -101,7 +101,7 @@ impl Directory {
         if self.locked {
             return Err(Rejected::LockedOut);
         }
-        let principal = match proof {
+        self.unless_disabled(match proof {
             Proof::Token(digest) => self.tokens.authenticate(digest, now),
             Proof::Jwt(token) => self.recognise_jwt(token, now),
             Proof::Certificate(certificate) => self.certified(certificate, now),
@@ -109,7 +109,21 @@ impl Directory {
                 self.tokens.principal_of_agent(&bound.scope, &bound.agent, now).ok_or(Rejected::Unknown)
             }
             Proof::Code(digest) => self.tokens.invited(digest, now),
-        }?;
+        }?)
+    }
+
+    /// The principal of a record, however it is proved.
+    ///
+    /// # Errors
+    /// See [`Rejected`].
+    pub fn of_record(&self, id: &TokenId, now: UnixSeconds) -> Result<Principal, Rejected> {
+        if self.locked {
+            return Err(Rejected::LockedOut);
+        }
+        self.unless_disabled(self.tokens.of_record(id, now)?)
+    }
+
+    fn unless_disabled(&self, principal: Principal) -> Result<Principal, Rejected> {
         // With an agent ends all that its tokens have made, whatever name that has.
         let is_disabled = |principal: &Principal| self.disabled.has(&principal.scope, &principal.agent);
         let made_by = || principal.token_id.iter().flat_map(|id| self.tokens.lineage(id));

@@ -114,17 +114,31 @@ impl TokenTable {
         self.0.live(digest, now).is_ok()
     }
 
+    /// The principal of the token with this id.
+    ///
+    /// # Errors
+    /// See [`Rejected`].
+    pub fn of_record(&self, id: &TokenId, now: UnixSeconds) -> Result<Principal, Rejected> {
+        let entry = self.0.by_id.get(id).ok_or(Rejected::Unknown)?;
+        self.0.check(entry, now)?;
+        Ok(entry.principal.clone())
+    }
+
     /// The principal of the token with this id, if neither it nor one that made it is revoked or expired.
     #[must_use]
     pub fn by_id(&self, id: &TokenId, now: UnixSeconds) -> Option<Principal> {
-        self.0.by_id.get(id).filter(|entry| self.0.check(entry, now).is_ok()).map(|entry| entry.principal.clone())
+        self.of_record(id, now).ok()
     }
 
-    /// The principal of an agent's newest live token: what an agent-bound listener acts as.
+    /// The principal of an agent's newest live token: what an agent-bound listener acts as. Not one that the agent made
+    /// for a part of itself, nor what is for a run or a certificate alone.
     #[must_use]
     pub fn principal_of_agent(&self, scope: &Scope, agent: &AgentName, now: UnixSeconds) -> Option<Principal> {
         let tokens = self.0.by_agent.get(&(scope.clone(), agent.clone()))?;
-        tokens.iter().rev().find(|entry| self.0.check(entry, now).is_ok()).map(|entry| entry.principal.clone())
+        let maker = |entry: &Entry| self.0.by_id.get(entry.parent.as_ref()?);
+        let is_a_part = |entry: &Entry| maker(entry).is_some_and(|maker| maker.principal.agent == *agent);
+        let newest = tokens.iter().rev().find(|entry| self.0.check(entry, now).is_ok() && !is_a_part(entry));
+        newest.map(|entry| entry.principal.clone())
     }
 
     /// A token and those that made it, from it upwards, dead ones too.
@@ -183,7 +197,7 @@ impl TokenTable {
 struct Tables {
     by_digest: SharedMap<TokenDigest, Arc<Entry>>,
     by_id: SharedMap<TokenId, Arc<Entry>>,
-    /// Oldest first. Without revoked ones, which nothing revives.
+    /// Those that an agent can act by without showing them, oldest first. Without revoked ones, which nothing revives.
     by_agent: SharedMap<(Scope, AgentName), Arc<Vec<Arc<Entry>>>>,
     /// Whom each token has made, whether that token is known or not. Without revoked ones.
     children: SharedMap<TokenId, Arc<Vec<TokenId>>>,
@@ -249,9 +263,11 @@ impl Tables {
             self.by_digest.insert(digest, Arc::clone(&entry));
         }
         if !entry.revoked {
-            let tokens = Arc::make_mut(self.by_agent.entry(entry.agent_key()));
-            let at = tokens.partition_point(|other| other.age_key() < entry.age_key());
-            tokens.insert(at, Arc::clone(&entry));
+            if entry.kind == TokenKind::Opaque && entry.principal.grant.may_use {
+                let tokens = Arc::make_mut(self.by_agent.entry(entry.agent_key()));
+                let at = tokens.partition_point(|other| other.age_key() < entry.age_key());
+                tokens.insert(at, Arc::clone(&entry));
+            }
             if let Some(parent) = &entry.parent {
                 let children = Arc::make_mut(self.children.entry(parent.clone()));
                 if let Err(at) = children.binary_search(&entry.id) {

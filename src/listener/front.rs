@@ -211,7 +211,14 @@ impl Door {
         };
         let Some(tls) = tls else { return tracing::error!("a TLS listener has no certificate; this is a bug") };
         let accepting = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
-        let stream = match tokio::time::timeout(serving.head_time, accepting).await {
+        let accepted = tokio::select! {
+            biased;
+            // Whoever stalls in the handshake makes room for others like whoever stalls behind it.
+            () = entry.close.cut() => return,
+            () = serving.ending.cancelled() => return,
+            accepted = tokio::time::timeout(serving.head_time, accepting) => accepted,
+        };
+        let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::info!(client = ?client, "TLS with an agent failed: {error}"),
             Err(_) => return tracing::info!(client = ?client, "TLS with an agent took too long"),

@@ -360,7 +360,11 @@ pub async fn authenticate(
     client: Option<IpAddr>,
     proof: &Proof,
 ) -> Result<Principal, Rejection> {
-    snapshot.directory.recognise(proof, plane.clock.now()).map_err(|_| wrong_token(plane, snapshot, client))
+    snapshot.directory.recognise(proof, plane.clock.now()).map_err(|_| match proof {
+        // Nothing was shown, so nothing wrong was.
+        Proof::Bound(_) => Rejection::auth_required(),
+        _ => wrong_token(plane, snapshot, client),
+    })
 }
 
 /// Counts a wrong token against its address. Whatever is wrong with it, the answer is the same, and so is the way to it.

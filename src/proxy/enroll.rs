@@ -18,8 +18,8 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::sync::Arc;
 
-/// The largest request that is read.
-const LARGEST: usize = 64 * 1024;
+/// The largest request that is read. Certificate requests have some kilobytes.
+const LARGEST: usize = 16 * 1024;
 
 /// How long a certificate lives when nothing is asked for.
 const LIFETIME: i64 = 86_400;
@@ -83,7 +83,11 @@ pub(super) async fn enroll(
         let principal = authenticate(plane, snapshot, this.client(), &proof).await?;
         (principal, Right::Certificate, read(&parts.method, body).await?)
     } else {
+        let turn = entry.close.enrol().ok_or_else(|| {
+            Rejection::new(Code::RateLimited, "another enrolment is under way on this connection", "await its answer")
+        })?;
         let asked = read(&parts.method, body).await?;
+        drop(turn);
         // Exposed to look it up by its digest.
         let code = asked.code.as_ref().map(Secret::expose).filter(|code| EnrolmentCode::has_form(code));
         let digest = EnrolmentCode::digest(code.ok_or_else(Rejection::auth_required)?);

@@ -49,6 +49,7 @@ pub struct Closing {
     gently: Notify,
     at_once: CancellationToken,
     stranger: Mutex<Option<Box<dyn Any + Send>>>,
+    enrolling: tokio::sync::Mutex<()>,
 }
 
 impl Closing {
@@ -75,6 +76,12 @@ impl Closing {
     /// Keeps `place` until the caller is [`Closing::known`].
     pub fn stranger(&self, place: Box<dyn Any + Send>) {
         *self.stranger.lock() = Some(place);
+    }
+
+    /// The right to send the body of an enrolment, which is read before the caller has shown who it is: on one stream of
+    /// a connection at a time.
+    pub fn enrol(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.enrolling.try_lock().ok()
     }
 
     /// The caller has shown who it is.

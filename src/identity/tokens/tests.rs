@@ -144,7 +144,14 @@ fn an_agent_acts_by_its_newest_live_token() {
         made("c", 2),
         TokenRecord { expires_at: Some(NOW), ..made("d", 3) },
         TokenRecord { revoked_at: Some(NOW), ..made("e", 4) },
+        TokenRecord { kind: TokenKind::Run, ..made("f", 5) },
+        TokenRecord { kind: TokenKind::Certificate, ..made("g", 6) },
+        TokenRecord { scopes: vec![TokenScope::Mint], ..made("h", 7) },
+        TokenRecord { parent: Some(record("a").id), ..made("i", 8) },
+        TokenRecord { parent: Some(record("a").id), agent: AgentName::parse("bot/sub").unwrap(), ..made("j", 9) },
     ]);
+    let sub = AgentName::parse("bot/sub").unwrap();
+    assert_eq!(of(&tokens, &scope, &sub).unwrap(), "tok_j");
     assert_eq!(of(&tokens, &scope, &agent).unwrap(), "tok_c");
     assert_eq!(of(&tokens.updated(&[], &[record("c").id]), &scope, &agent).unwrap(), "tok_b");
     assert_eq!(of(&tokens, &scope, &other), None);
@@ -152,7 +159,7 @@ fn an_agent_acts_by_its_newest_live_token() {
     assert_eq!(of(&tokens, &elsewhere, &agent), None);
     let live =
         |value: &str| tokens.by_id(&record(value).id, NOW).map(|principal| principal.token_id.unwrap().to_string());
-    assert_eq!(["a", "d", "e", "f"].map(live), [Some("tok_a".to_owned()), None, None, None]);
+    assert_eq!(["a", "d", "e", "k"].map(live), [Some("tok_a".to_owned()), None, None, None]);
 }
 
 /// A token that another one made.
