@@ -9,7 +9,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use client::{ControlError, control_sockets, notify_servers};
+pub use client::{ControlError, control_sockets, notify_servers, notify_servers_of_keys};
 
 use serde_json::{Value, json};
 pub use socket::SocketFile;

@@ -4,14 +4,14 @@ use super::connection::{outdated, set_command};
 use super::{CliError, Context, Format, ca, envelopes, environment, output};
 use crate::admin::control_sockets;
 use crate::app::{self, AppError, Install};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, next_key_file};
 use crate::connection::Connection;
 use crate::provider::Catalog;
 use crate::store::{ConnectionState, Record, Store, StoreError, StoreFile};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Check the install and say how to mend it
 #[derive(Debug, clap::Args)]
@@ -82,6 +82,7 @@ impl Doctor {
                 check_server(&mut findings, context, &config).await;
                 check_lockdown(&mut findings, context, &config).await;
                 if let Some(install) = check_store(&mut findings, context, config).await {
+                    check_rotation(&mut findings, context, &install).await;
                     check_connections(&mut findings, context, &install).await?;
                     check_records(&mut findings, context, &install).await;
                 }
@@ -289,6 +290,23 @@ fn install_fix(error: &AppError) -> &'static str {
             "bring back the root key that the store was sealed with, or the store that belongs to this key"
         }
         _ => "see what it says, then nexus doctor again",
+    }
+}
+
+/// A rotation that was broken off: everything works, and part of it is still under the old key.
+async fn check_rotation(findings: &mut Findings, context: &Context, install: &Install) {
+    let config = &install.config;
+    let next = match (&config.next_root_key, config.key_file()) {
+        (None, Some(path)) => next_key_file(&context.home.path.join(path)),
+        _ => PathBuf::new(),
+    };
+    if next.symlink_metadata().is_ok() {
+        findings.warn("key rotation", format!("{} is left of one that broke off", next.display()), "nexus key rotate");
+    } else if let Ok(Some(key)) = install.store.manifest_key().await
+        && let Ok(count @ 1..) = install.store.count_stale(key).await
+    {
+        let message = format!("{count} records are still sealed with an earlier root key");
+        findings.warn("key rotation", message, "nexus key rotate");
     }
 }
 

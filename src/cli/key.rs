@@ -8,7 +8,7 @@
 //! 5. When nothing is left, the next key file takes the place of the present one, which is kept under another name.
 
 use super::{CliError, Context, envelopes, output};
-use crate::admin::notify_servers;
+use crate::admin::notify_servers_of_keys;
 use crate::app::Install;
 use crate::config::{Config, RootKeySource, next_key_file, read_next_root_key, read_root_key};
 use crate::provider::Catalog;
@@ -67,7 +67,7 @@ async fn rotate(context: &Context) -> Result<(), CliError> {
         _ => None,
     };
     // They take the new sources, and forget the old key.
-    for error in notify_servers(&context.home.path).await {
+    for error in notify_servers_of_keys(&context.home.path).await {
         output::warn(&format!("the rotation is done, but a running server has not confirmed it: {error}"));
     }
     match &kept {
@@ -131,7 +131,7 @@ fn next_key(config: &Config, context: &Context, install_id: &str) -> Result<Root
 
 /// A server without the next key could neither read nor write from the next step on.
 async fn tell_servers(context: &Context) -> Result<(), CliError> {
-    match notify_servers(&context.home.path).await.into_iter().next() {
+    match notify_servers_of_keys(&context.home.path).await.into_iter().next() {
         None => Ok(()),
         Some(error) => Err(CliError::Failed(format!(
             "a running server has not taken the next root key ({error}); nothing was sealed under it yet; mend or stop \

@@ -249,7 +249,9 @@ impl Loader {
             failed: std::mem::take(&mut changes.failed),
             went_back_from: None,
         };
-        let is_same = changes.seen == current.seen && changes.locked == current.directory.locked;
+        let is_same = changes.seen == current.seen
+            && changes.locked == current.directory.locked
+            && changes.doubtful_agents == current.directory.doubtful;
         let tells_nothing = changes.connections.is_empty()
             && changes.tokens.is_empty()
             && changes.deleted_tokens.is_empty()
@@ -448,6 +450,7 @@ fn with_changes(snapshot: &Snapshot, changes: Changes) -> Snapshot {
             tokens: snapshot.directory.tokens.updated(&changes.tokens, &changes.deleted_tokens),
             locked: changes.locked,
             disabled: changes.disabled_agents.into_iter().collect(),
+            doubtful: changes.doubtful_agents,
             names: Some(Arc::new(routes.clone())),
             principals: Principals::default(),
             ..snapshot.directory.clone()

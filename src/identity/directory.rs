@@ -5,6 +5,7 @@ use super::{
     Rejected, RootId, TokenTable, VerifiedJwt, has_jwt_form,
 };
 use crate::secret::{AgentToken, Secret, TokenDigest};
+use crate::store::DoubtfulAgents;
 use crate::types::{AgentName, ConnectionId, Scope, TokenId, UnixSeconds};
 use quick_cache::sync::Cache;
 use std::collections::{HashMap, HashSet};
@@ -44,6 +45,8 @@ pub struct Directory {
     pub locked: bool,
     /// Agents that are, each by itself.
     pub disabled: DisabledAgents,
+    /// Agents that may be: the store has lost the record that would say so. Refused like those that are.
+    pub doubtful: DoubtfulAgents,
     /// Where mappings find connections by their names; none finds none.
     pub names: Option<Arc<dyn Names>>,
     /// Whose JWTs are taken.
@@ -125,7 +128,9 @@ impl Directory {
 
     fn unless_disabled(&self, principal: Principal) -> Result<Principal, Rejected> {
         // With an agent ends all that its tokens have made, whatever name that has.
-        let is_disabled = |principal: &Principal| self.disabled.has(&principal.scope, &principal.agent);
+        let is_disabled = |Principal { scope, agent, .. }: &Principal| {
+            self.disabled.has(scope, agent) || self.doubtful.has(scope, agent)
+        };
         let made_by = || principal.token_id.iter().flat_map(|id| self.tokens.lineage(id));
         if is_disabled(&principal) || made_by().any(is_disabled) {
             return Err(Rejected::AgentDisabled);

@@ -4,10 +4,12 @@
 //! Here are the bytes that go into the MACs; the rows are read in `sqlite`.
 
 use crate::secret::{KeyId, Keyring};
+use crate::types::{AgentName, Scope};
 use hkdf::hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// How many buckets there are.
 pub(super) const BUCKETS: u16 = 1024;
@@ -80,6 +82,28 @@ pub(super) fn bucket_of(kind: RecordKind, id: &str) -> u16 {
     }
     let digest = hash.finalize();
     u16::from_be_bytes([digest[30], digest[31]]) % BUCKETS
+}
+
+/// The id of the record that disables an agent.
+pub(super) fn agent_id(scope: &Scope, agent: &AgentName) -> String {
+    format!("{}/{}/{agent}", scope.tenant, scope.namespace)
+}
+
+/// Agents of whom nobody can tell whether they are disabled: the record would be in a bucket that has lost one, or may
+/// have. Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DoubtfulAgents(Arc<BTreeSet<u16>>);
+
+impl DoubtfulAgents {
+    pub(super) fn of(buckets: BTreeSet<u16>) -> Self {
+        Self(Arc::new(buckets))
+    }
+
+    /// Whether this one is one of them.
+    #[must_use]
+    pub fn has(&self, scope: &Scope, agent: &AgentName) -> bool {
+        !self.0.is_empty() && self.0.contains(&bucket_of(RecordKind::Agent, &agent_id(scope, agent)))
+    }
 }
 
 /// The key of a manifest, ready for use.

@@ -8,7 +8,7 @@ mod owner;
 mod records;
 mod sqlite;
 
-pub use manifest::RecordKind;
+pub use manifest::{DoubtfulAgents, RecordKind};
 pub use records::{
     Accepted, AppRecord, Changes, ConnectionRecord, ConnectionState, CredentialUpdate, Emptied, Failed, LeaseOutcome,
     LeaseOwner, NamespaceSummary, Reason, Record, Report, TenantSummary, TokenKind, TokenRecord, TokenScope, Usage,

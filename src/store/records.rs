@@ -1,6 +1,6 @@
 //! The records as the store keeps them.
 
-use super::{RecordKind, Seen};
+use super::{DoubtfulAgents, RecordKind, Seen};
 use crate::secret::{Sealed, TokenDigest};
 use crate::types::{
     AgentName, ConnectionId, ConnectionName, NamespaceName, ProviderId, RunId, Scope, TenantName, TokenId, UnixSeconds,
@@ -193,6 +193,8 @@ pub struct Changes {
     pub locked: bool,
     /// Every agent that is disabled now, changed or not.
     pub disabled_agents: Vec<(Scope, AgentName)>,
+    /// Those of whom nobody can tell.
+    pub doubtful_agents: DoubtfulAgents,
     /// What fails the integrity check and did not before.
     pub failed: Vec<Failed>,
     /// Whether the file is an earlier state of the store than the one that was seen.

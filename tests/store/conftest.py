@@ -52,14 +52,28 @@ class Install:
 
 
 @pytest.fixture
-def install(tmp_path, authority, api):
-    home = Home(tmp_path / "home", authority.path, [HOST])
-    install = Install(home, api)
-    for number in range(4):
-        install.register(f"c{number}")
-    install.token = home.token(",".join(install.secrets))[1]
-    yield install
-    home.close()
+def make_install(tmp_path, authority, api):
+    """An install with four connections and a token for them; `extra` goes into its config file."""
+    homes = []
+
+    def make(extra: str = "", environment: dict[str, str] | None = None) -> Install:
+        home = Home(tmp_path / "home", authority.path, [HOST], extra=extra)
+        homes.append(home)
+        home.environment.update(environment or {})
+        install = Install(home, api)
+        for number in range(4):
+            install.register(f"c{number}")
+        install.token = home.token(",".join(install.secrets))[1]
+        return install
+
+    yield make
+    for home in homes:
+        home.close()
+
+
+@pytest.fixture
+def install(make_install):
+    return make_install()
 
 
 @pytest.fixture

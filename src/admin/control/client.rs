@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long when it is to read root keys, whose commands have 10 s each and whose passphrases are slow by intent.
+const PATIENCE_FOR_KEYS: Duration = Duration::from_secs(30);
+
 /// Why no answer came.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -25,9 +28,9 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
-    /// No answer within 2 s.
-    #[error("control socket {0}: no answer within 2 s")]
-    Timeout(String),
+    /// No answer in time.
+    #[error("control socket {0}: no answer within {secs} s", secs = .1.as_secs())]
+    Timeout(String, Duration),
     /// The server answered that it could not do it.
     #[error("control socket {path}: the server could not do it: {reason}")]
     Refused {
@@ -40,24 +43,37 @@ pub enum ControlError {
 
 /// The control sockets of a home whose server answers, with their status objects.
 pub async fn control_sockets(home: &Path) -> Vec<(PathBuf, Value)> {
-    let answers = ask_all(home, "status").await.unwrap_or_default();
+    let answers = ask_all(home, "status", PATIENCE).await.unwrap_or_default();
     answers.into_iter().filter_map(|(path, answer)| Some((path, answer.ok().flatten()?))).collect()
 }
 
 /// Tells every server of the home to apply changes; 2 s at most each. No server is fine. Gives the warnings to print.
 pub async fn notify_servers(home: &Path) -> Vec<ControlError> {
-    match ask_all(home, "reload").await {
+    notify(home, PATIENCE).await
+}
+
+/// The same when they have root keys to read: 30 s at most each.
+pub async fn notify_servers_of_keys(home: &Path) -> Vec<ControlError> {
+    notify(home, PATIENCE_FOR_KEYS).await
+}
+
+async fn notify(home: &Path, patience: Duration) -> Vec<ControlError> {
+    match ask_all(home, "reload", patience).await {
         Ok(answers) => answers.into_iter().filter_map(|(_, answer)| answer.err()).collect(),
         Err(source) => vec![ControlError::Io { path: home.display().to_string(), source }],
     }
 }
 
 /// Asks every socket at once; in the order of their names. A dead one answers `None`.
-async fn ask_all(home: &Path, op: &'static str) -> io::Result<Vec<(PathBuf, Result<Option<Value>, ControlError>)>> {
+async fn ask_all(
+    home: &Path,
+    op: &'static str,
+    patience: Duration,
+) -> io::Result<Vec<(PathBuf, Result<Option<Value>, ControlError>)>> {
     let mut asked = JoinSet::new();
     for path in sockets(home)? {
         asked.spawn(async move {
-            let answer = ask(&path, op).await;
+            let answer = ask(&path, op, patience).await;
             (path, answer)
         });
     }
@@ -66,11 +82,11 @@ async fn ask_all(home: &Path, op: &'static str) -> io::Result<Vec<(PathBuf, Resu
     Ok(answers)
 }
 
-async fn ask(path: &Path, op: &str) -> Result<Option<Value>, ControlError> {
+async fn ask(path: &Path, op: &str, patience: Duration) -> Result<Option<Value>, ControlError> {
     let shown = path.display().to_string();
-    let exchanged = match tokio::time::timeout(PATIENCE, exchange(path, op)).await {
+    let exchanged = match tokio::time::timeout(patience, exchange(path, op)).await {
         Ok(exchanged) => exchanged,
-        Err(_) => return Err(ControlError::Timeout(shown)),
+        Err(_) => return Err(ControlError::Timeout(shown, patience)),
     };
     match exchanged {
         Ok(Some(answer)) if answer["ok"] == true => Ok(Some(answer)),

@@ -2,6 +2,7 @@
 
 use super::{SqliteStore, rows};
 use crate::secret::TokenDigest;
+use crate::store::manifest::agent_id;
 use crate::store::{RecordKind, StoreError, TokenKind, TokenRecord};
 use crate::types::{AgentName, Scope, UnixSeconds};
 use sqlx::{query, query_as};
@@ -42,7 +43,7 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let mut change = self.change().await?;
         let (tenant, namespace) = (scope.tenant.as_str(), scope.namespace.as_str());
-        change.touch(RecordKind::Agent, &format!("{tenant}/{namespace}/{agent}")).await?;
+        change.touch(RecordKind::Agent, &agent_id(scope, agent)).await?;
         let generation = change.generation();
         if disabled {
             query(

@@ -3,7 +3,7 @@
 use super::StoreFile;
 use super::open::{Temporary, check, check_header, explain, options, unusable};
 use crate::store::StoreError;
-use sqlx::sqlite::SqliteJournalMode;
+use sqlx::sqlite::{SqliteConnection, SqliteLockingMode};
 use sqlx::{ConnectOptions, Connection, query};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -91,8 +91,9 @@ impl Restore {
         let failed = |error: io::Error| unusable(&store, &error.to_string());
         let is_there = store.try_exists().map_err(failed)?;
         let log = with_suffix(&store, "-wal");
+        let mut held = None;
         if is_there {
-            settle(&store).await?;
+            held = settle(&store).await?;
             std::fs::hard_link(&store, kept).map_err(|error| unusable(kept, &error.to_string()))?;
         }
         // A log that outlives its file would be played into the new one.
@@ -108,26 +109,32 @@ impl Restore {
         File::open(copy.path()).and_then(|file| file.sync_all()).map_err(failed)?;
         sync_directory(&store).map_err(failed)?;
         std::fs::rename(copy.path(), &store).map_err(failed)?;
+        // Whoever waited to open the old file finds out that it is not the store any more.
+        if let Some(held) = held {
+            let _ = held.close().await;
+        }
         sync_directory(&store).map_err(failed)
     }
 }
 
-/// Takes the log into the file, and finds out that nobody else has the file open. A file that is no store of this version
-/// is left as it is, to the byte: being replaced is what it needs.
-async fn settle(store: &Path) -> Result<(), StoreError> {
+/// Takes the log into the file, and finds out that nobody else has the file open; nobody gets it while what comes of this
+/// is held. A file that is no store of this version is left as it is, to the byte: being replaced is what it needs.
+async fn settle(store: &Path) -> Result<Option<SqliteConnection>, StoreError> {
     if !is_sound(store).await {
-        return Ok(());
+        return Ok(None);
     }
-    let options = options(store).journal_mode(SqliteJournalMode::Wal).busy_timeout(Duration::from_secs(2));
-    let Ok(mut connection) = options.connect().await else { return Ok(()) };
+    let in_use = || StoreError::Conflict { kind: "store", name: store.display().to_string() };
+    let options = options(store).locking_mode(SqliteLockingMode::Exclusive).busy_timeout(Duration::from_secs(2));
+    let mut connection = match options.connect().await {
+        Err(error) if is_busy(&error) => return Err(in_use()),
+        Err(_) => return Ok(None),
+        Ok(connection) => connection,
+    };
     // Leaving the log mode needs the file for oneself alone, and writes the whole log into it.
-    let settled = query("PRAGMA journal_mode = DELETE").execute(&mut connection).await;
-    let busy = settled.is_err_and(|error| is_busy(&error));
-    let _ = connection.close().await;
-    if busy {
-        return Err(StoreError::Conflict { kind: "store", name: store.display().to_string() });
+    match query("PRAGMA journal_mode = DELETE").execute(&mut connection).await {
+        Err(error) if is_busy(&error) => Err(in_use()),
+        _ => Ok(Some(connection)),
     }
-    Ok(())
 }
 
 async fn is_sound(store: &Path) -> bool {

@@ -32,7 +32,7 @@ impl SqliteStore {
     /// Whoever has the key that a rotation goes to seals with it from here on.
     pub(super) async fn change(&self) -> Result<Change, StoreError> {
         let mut transaction = self.write().await?;
-        let state = State::read(&mut transaction).await?;
+        let state = State::read_for_write(&mut transaction, &self.path).await?;
         let key = state.key(&self.keyring)?;
         let (Some(buckets), Some(key)) = (state.verified(key.as_ref(), &self.install_id).cloned(), key) else {
             return Err(StoreError::Integrity {

@@ -3,12 +3,12 @@
 use super::manifest::{Listed, State, broken_root, emptied, judge, read_all, read_bucket};
 use super::{SqliteStore, rows};
 use crate::secret::KeyId;
-use crate::store::manifest::{Buckets, ManifestKey, RecordKind, Tag};
+use crate::store::manifest::{BUCKETS, Buckets, DoubtfulAgents, ManifestKey, RecordKind, Tag};
 use crate::store::{Changes, Failed, Reason, Record, StoreError};
-use crate::types::{ConnectionId, TokenId};
+use crate::types::{AgentName, ConnectionId, Scope, TokenId};
 use sqlx::query;
 use sqlx::sqlite::SqliteConnection;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// From so many changed buckets on, all rows are read at once.
@@ -31,6 +31,8 @@ struct View {
 struct Bucket {
     mac: Option<Tag>,
     records: Vec<(RecordKind, Box<str>, Tag)>,
+    /// Agents that are disabled, by what is there now or was before a row got lost.
+    disabled: Vec<(Scope, AgentName)>,
     /// Whether none of it is refused.
     is_clean: bool,
 }
@@ -95,17 +97,27 @@ impl SqliteStore {
         let state = State::read(&mut transaction).await?;
         let mut changes =
             Changes { generation: state.generation, locked: state.locked, seen: seen.clone(), ..Changes::default() };
-        // All of them, since an agent that was enabled again has left no row.
+        // All of them, believed or not: a row too many does less harm than one too few. One that makes no sense disables
+        // nobody, and its bucket tells of it.
         let disabled =
             query("SELECT tenant, namespace, agent FROM disabled_agents").fetch_all(&mut *transaction).await?;
-        for row in &disabled {
-            changes.disabled_agents.push((rows::scope(row)?, rows::agent(row)?));
-        }
+        changes
+            .disabled_agents
+            .extend(disabled.iter().filter_map(|row| Some((rows::scope(row).ok()?, rows::agent(row).ok()?))));
         if seen.is_current(&state) {
+            let buckets = seen.0.iter().flat_map(|view| view.buckets.values());
+            changes.disabled_agents.extend(buckets.flat_map(|bucket| bucket.disabled.iter().cloned()));
+            once_each(&mut changes.disabled_agents);
             return Ok(changes);
         }
         let key = state.key(&self.keyring)?;
-        let mut reading = Reading { seen, buckets: BTreeMap::new(), failed: Vec::new(), changed: Vec::new() };
+        let mut reading = Reading {
+            seen,
+            buckets: BTreeMap::new(),
+            failed: Vec::new(),
+            changed: Vec::new(),
+            doubtful: BTreeSet::new(),
+        };
         match (state.verified(key.as_ref(), &self.install_id), &key) {
             (Some(buckets), Some(key)) => {
                 changes.went_back = state.generation < seen.generation();
@@ -114,6 +126,7 @@ impl SqliteStore {
             // Without a root that fits, no bucket is known to be the one that was written last.
             _ => {
                 reading.failed.push(broken_root());
+                reading.doubtful.extend(0..BUCKETS);
                 for row in read_all(&mut transaction, None).await?.into_values().flatten() {
                     reading.failed.push(row.failed(Reason::Root));
                 }
@@ -130,6 +143,8 @@ struct Reading<'a> {
     failed: Vec<Failed>,
     /// With the generation that they are sorted by.
     changed: Vec<(i64, Record)>,
+    /// Buckets that have lost a record, or may have.
+    doubtful: BTreeSet<u16>,
 }
 
 impl Reading<'_> {
@@ -166,7 +181,10 @@ impl Reading<'_> {
     fn take(&mut self, key: &ManifestKey, number: u16, mac: Option<&Tag>, rows: Vec<Listed>) {
         let judgement = judge(key, number, mac, &rows);
         let failures = self.failed.len();
+        let mut disabled: Vec<_> = rows.iter().filter_map(Listed::disabled_agent).collect();
         if !judgement.is_whole {
+            self.doubtful.insert(number);
+            disabled.extend(self.seen.bucket(number).iter().flat_map(|bucket| bucket.disabled.iter().cloned()));
             if rows.is_empty() {
                 self.failed.push(emptied(number));
             }
@@ -200,7 +218,7 @@ impl Reading<'_> {
         if is_clean && records.is_empty() {
             return;
         }
-        self.buckets.insert(number, Arc::new(Bucket { mac: mac.copied(), records, is_clean }));
+        self.buckets.insert(number, Arc::new(Bucket { mac: mac.copied(), records, disabled, is_clean }));
     }
 
     /// What is told, and what is seen from now on.
@@ -234,6 +252,10 @@ impl Reading<'_> {
                 }
             }
         }
+        let disabled = self.buckets.values().flat_map(|bucket| bucket.disabled.iter().cloned());
+        changes.disabled_agents.extend(disabled);
+        once_each(&mut changes.disabled_agents);
+        changes.doubtful_agents = DoubtfulAgents::of(self.doubtful);
         let failed = self.failed.iter().map(|failed| (failed.kind, failed.id.clone())).collect();
         self.failed.retain(|failed| !self.seen.has_failed(failed));
         for failed in &self.failed {
@@ -253,4 +275,9 @@ impl Reading<'_> {
             failed,
         })));
     }
+}
+
+fn once_each(agents: &mut Vec<(Scope, AgentName)>) {
+    let mut met = HashSet::new();
+    agents.retain(|agent| met.insert(agent.clone()));
 }

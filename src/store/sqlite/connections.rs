@@ -174,18 +174,24 @@ async fn named(transaction: &mut SqliteConnection, record: &ConnectionRecord) ->
     Ok(row.fetch_optional(transaction).await?)
 }
 
-/// By id first: an id is nobody's to choose, so no name can stand in front of it.
+/// By id first: an id is nobody's to choose, so no name can stand in front of it. Two statements, since for both at once
+/// SQLite reads all of the scope.
 async fn find(connection: &mut SqliteConnection, scope: &Scope, name_or_id: &str) -> Result<SqliteRow, StoreError> {
-    let row = query(
-        "SELECT rowid, * FROM connections WHERE tenant = ?1 AND namespace = ?2 AND orphaned_at IS NULL AND (id = ?3 OR name = ?3) \
-         ORDER BY id = ?3 DESC LIMIT 1",
-    )
-    .bind(scope.tenant.as_str())
-    .bind(scope.namespace.as_str())
-    .bind(name_or_id)
-    .fetch_optional(connection)
-    .await?;
-    row.ok_or_else(|| not_found(name_or_id))
+    for statement in [
+        "SELECT rowid, * FROM connections WHERE id = ? AND +tenant = ? AND +namespace = ? AND orphaned_at IS NULL",
+        "SELECT rowid, * FROM connections WHERE name = ? AND tenant = ? AND namespace = ? AND orphaned_at IS NULL",
+    ] {
+        let row = query(statement)
+            .bind(name_or_id)
+            .bind(scope.tenant.as_str())
+            .bind(scope.namespace.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+        if let Some(row) = row {
+            return Ok(row);
+        }
+    }
+    Err(not_found(name_or_id))
 }
 
 /// The connection that is to be changed, checked.

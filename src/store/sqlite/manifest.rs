@@ -1,13 +1,16 @@
 //! The manifest in the file: reading rows with their tags, and judging them.
 
+use super::open::unusable;
 use super::rows;
 use crate::secret::{KeyId, Keyring};
 use crate::store::manifest::{Buckets, ManifestKey, NO_TAG, RecordKind, Tag, Value, bucket_of};
 use crate::store::{Failed, Reason, Record, StoreError};
+use crate::types::{AgentName, Scope};
 use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Column, Decode, Row as _, TypeInfo, ValueRef, query, query_as};
 use std::collections::BTreeMap;
+use std::path::Path;
 use subtle::ConstantTimeEq;
 
 /// What `meta` and `buckets` say, not yet believed.
@@ -19,16 +22,19 @@ pub(super) struct State {
     pub(super) root: Option<Tag>,
     /// `None` when a row of it is not of the right form.
     buckets: Option<Buckets>,
+    /// A trigger or a view: this program makes none.
+    foreign: Option<String>,
 }
 
-type Meta = (i64, bool, Option<Vec<u8>>, Option<Vec<u8>>, Option<String>);
+type Meta = (i64, bool, Option<Vec<u8>>, Option<Vec<u8>>, Option<String>, Option<String>);
 
 impl State {
     pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self, StoreError> {
         // One row: a row for each bucket would cost more than all MACs together.
-        let (generation, locked, key_id, root, buckets): Meta = query_as(
+        let (generation, locked, key_id, root, buckets, foreign): Meta = query_as(
             "SELECT generation, lockdown_at IS NOT NULL, manifest_key, manifest_root, \
-             (SELECT group_concat(printf('%04x', bucket) || hex(mac), '' ORDER BY bucket) FROM buckets) FROM meta",
+             (SELECT group_concat(printf('%04x', bucket) || hex(mac), '' ORDER BY bucket) FROM buckets), \
+             (SELECT max(CAST(name AS TEXT)) FROM sqlite_schema WHERE type IN ('trigger', 'view')) FROM meta",
         )
         .fetch_one(connection)
         .await?;
@@ -38,7 +44,20 @@ impl State {
             key_id: key_id.and_then(|id| id.try_into().ok()),
             root: root.and_then(|root| root.try_into().ok()),
             buckets: parse_buckets(&buckets.unwrap_or_default()),
+            foreign,
         })
+    }
+
+    /// The same for a transaction that writes: what takes part in a write must be this program's.
+    pub(super) async fn read_for_write(connection: &mut SqliteConnection, path: &Path) -> Result<Self, StoreError> {
+        let state = Self::read(connection).await?;
+        match &state.foreign {
+            None => Ok(state),
+            Some(name) => Err(unusable(
+                path,
+                &format!("something other than nexus changed its schema ({name:?}); restore a backup"),
+            )),
+        }
     }
 
     /// Whether a manifest was ever made.
@@ -66,7 +85,13 @@ impl State {
 
 /// A key id as people see it.
 pub(super) fn key_text(id: KeyId) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&id)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |digit: u8| char::from(DIGITS[usize::from(digit)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
 
 /// Four digits of the number and 64 of the MAC each.
@@ -130,6 +155,52 @@ fn set_tag(kind: RecordKind) -> &'static str {
     }
 }
 
+/// The same for the rows of a JSON list of row ids and tags. A row that is in its bucket already leaves the index alone.
+fn set_tags(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::Connection => {
+            "UPDATE connections SET tag = unhex(value ->> 1) FROM json_each(?) WHERE connections.rowid = value ->> 0"
+        }
+        RecordKind::Token => {
+            "UPDATE tokens SET tag = unhex(value ->> 1) FROM json_each(?) WHERE tokens.rowid = value ->> 0"
+        }
+        RecordKind::App => "UPDATE apps SET tag = unhex(value ->> 1) FROM json_each(?) WHERE apps.rowid = value ->> 0",
+        RecordKind::Tenant => {
+            "UPDATE tenants SET tag = unhex(value ->> 1) FROM json_each(?) WHERE tenants.rowid = value ->> 0"
+        }
+        RecordKind::Agent => {
+            "UPDATE disabled_agents SET tag = unhex(value ->> 1) FROM json_each(?) \
+             WHERE disabled_agents.rowid = value ->> 0"
+        }
+    }
+}
+
+/// And with their buckets.
+fn set_places(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::Connection => {
+            "UPDATE connections SET tag = unhex(value ->> 1), bucket = value ->> 2 FROM json_each(?) \
+             WHERE connections.rowid = value ->> 0"
+        }
+        RecordKind::Token => {
+            "UPDATE tokens SET tag = unhex(value ->> 1), bucket = value ->> 2 FROM json_each(?) \
+             WHERE tokens.rowid = value ->> 0"
+        }
+        RecordKind::App => {
+            "UPDATE apps SET tag = unhex(value ->> 1), bucket = value ->> 2 FROM json_each(?) \
+             WHERE apps.rowid = value ->> 0"
+        }
+        RecordKind::Tenant => {
+            "UPDATE tenants SET tag = unhex(value ->> 1), bucket = value ->> 2 FROM json_each(?) \
+             WHERE tenants.rowid = value ->> 0"
+        }
+        RecordKind::Agent => {
+            "UPDATE disabled_agents SET tag = unhex(value ->> 1), bucket = value ->> 2 FROM json_each(?) \
+             WHERE disabled_agents.rowid = value ->> 0"
+        }
+    }
+}
+
 /// The values of a kind's key columns. Names have no slash; a row whose name has one was not written by this program.
 fn key_parts(kind: RecordKind, id: &str) -> impl Iterator<Item = &str> {
     let parts = match kind {
@@ -149,6 +220,8 @@ pub(super) struct Listed {
     pub(super) rowid: i64,
     name: String,
     tenant: String,
+    /// The bucket that it belongs to, and the one where it is filed.
+    own: u16,
     bucket: Option<i64>,
     stored: Tag,
     computed: Tag,
@@ -158,7 +231,7 @@ pub(super) struct Listed {
 impl Listed {
     /// The bucket that it belongs to.
     pub(super) fn bucket(&self) -> u16 {
-        bucket_of(self.kind, &self.id)
+        self.own
     }
 
     /// The tag that fits it.
@@ -168,7 +241,18 @@ impl Listed {
 
     /// Whether the row fits its own tag, wherever it is listed.
     pub(super) fn fits(&self) -> bool {
-        bool::from(self.stored.ct_eq(&self.computed)) && self.bucket == Some(i64::from(self.bucket()))
+        bool::from(self.stored.ct_eq(&self.computed)) && self.is_in_its_bucket()
+    }
+
+    fn is_in_its_bucket(&self) -> bool {
+        self.bucket == Some(i64::from(self.bucket()))
+    }
+
+    /// The agent that is disabled by it.
+    pub(super) fn disabled_agent(&self) -> Option<(Scope, AgentName)> {
+        let mut parts = (self.kind == RecordKind::Agent).then(|| self.id.splitn(3, '/'))?;
+        let scope = Scope { tenant: parts.next()?.parse().ok()?, namespace: parts.next()?.parse().ok()? };
+        Some((scope, parts.next()?.parse().ok()?))
     }
 
     pub(super) fn failed(&self, reason: Reason) -> Failed {
@@ -254,6 +338,7 @@ pub(super) fn listed(
         rowid: row.try_get("rowid")?,
         name,
         tenant: text("tenant"),
+        own: bucket_of(kind, &id),
         bucket: row.try_get("bucket").unwrap_or_default(),
         stored: stored.and_then(|tag| tag.try_into().ok()).unwrap_or(NO_TAG),
         computed,
@@ -317,6 +402,28 @@ pub(super) async fn read_one(
 pub(super) async fn write_tag(connection: &mut SqliteConnection, row: &Listed, tag: &Tag) -> Result<(), StoreError> {
     let statement = query(set_tag(row.kind)).bind(i64::from(row.bucket())).bind(&tag[..]).bind(row.rowid);
     statement.execute(connection).await?;
+    Ok(())
+}
+
+/// So many rows get their tags in one statement: a statement for each row would cost more than all MACs together.
+const AT_ONCE: usize = 1000;
+
+/// [`write_tag`] for many.
+pub(super) async fn write_tags(
+    connection: &mut SqliteConnection,
+    mut rows: Vec<(Listed, Tag)>,
+) -> Result<(), StoreError> {
+    rows.retain(|(row, tag)| row.stored != *tag || !row.is_in_its_bucket());
+    rows.sort_unstable_by_key(|(row, _)| (row.kind, row.is_in_its_bucket(), row.rowid));
+    for rows in rows.chunk_by(|(a, _), (b, _)| (a.kind, a.is_in_its_bucket()) == (b.kind, b.is_in_its_bucket())) {
+        let (first, _) = &rows[0];
+        let statement = if first.is_in_its_bucket() { set_tags(first.kind) } else { set_places(first.kind) };
+        for rows in rows.chunks(AT_ONCE) {
+            let places = rows.iter().map(|(row, tag)| format!("[{},\"{}\",{}]", row.rowid, hex(tag), row.bucket()));
+            let list = format!("[{}]", places.collect::<Vec<_>>().join(","));
+            query(statement).bind(list).execute(&mut *connection).await?;
+        }
+    }
     Ok(())
 }
 

@@ -12,10 +12,10 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection, query, query_as, query_scalar};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ impl StoreFile {
             create(&path).await?;
         }
         check_header(&path)?;
+        let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+        let opened = identity(&path).map_err(|error| unusable(&path, &error.to_string()))?;
 
         let reading = options(&path).read_only(true);
         let mut connection = reading.connect().await.map_err(|error| explain(&path, error))?;
@@ -72,6 +74,10 @@ impl StoreFile {
         let install_id =
             install_id.ok_or_else(|| unusable(&path, "it is damaged (no install id); restore a backup"))?;
         let watch = Watch::start(reading, connection).await?;
+        // From here on it cannot be replaced, since a connection has it open; a restore may have done so before.
+        if identity(&path).ok() != Some(opened) {
+            return Err(unusable(&path, "it was replaced while it was being opened; try again"));
+        }
         Ok(Self { path, install_id, behind, writer, readers, watch })
     }
 
@@ -244,6 +250,20 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
 async fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |error: std::io::Error| unusable(path, &error.to_string());
     let directory = path.parent().unwrap_or(Path::new("/"));
+    for suffix in ["-wal", "-journal", "-shm"] {
+        let mut log = path.as_os_str().to_owned();
+        log.push(suffix);
+        let log = PathBuf::from(log);
+        // In this order: whoever makes the store at the same moment makes its log afterwards.
+        if log.symlink_metadata().is_ok() && !path.try_exists().map_err(failed)? {
+            let reason = format!(
+                "the file itself is missing, and {} of an earlier one, which would be played into a new one, is still \
+                 there; put the file back, or move that away",
+                log.display()
+            );
+            return Err(unusable(path, &reason));
+        }
+    }
     let temporary = Temporary::beside(path).map_err(failed)?;
     // SQLite gives `-wal` and `-shm` the mode of the file itself.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary.0).map_err(failed)?;
@@ -330,12 +350,44 @@ pub(super) async fn check(path: &Path, connection: &mut SqliteConnection) -> Res
     if !applied.iter().all(ours) {
         return Err(unusable(path, "its schema is none of this program's"));
     }
+    let expected = expected_schema(found).await?;
+    let schema = read_schema(&mut *connection).await.map_err(explain)?;
+    if let Some(name) = expected.symmetric_difference(&schema).map(|(name, _)| name).next() {
+        let reason = format!("something other than nexus changed its schema ({name:?}); restore a backup");
+        return Err(unusable(path, &reason));
+    }
     check_length(path, connection).await?;
     let report: String = query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await.map_err(explain)?;
     if report != "ok" {
         return Err(unusable(path, &format!("it is damaged ({}); restore a backup", report.replace('\n', " "))));
     }
     Ok((found < known).then_some(found))
+}
+
+/// The schema as the migrations make it. What else stood there would take part in writes, whose results get a place in
+/// the manifest: a trigger could widen each token that is made.
+async fn expected_schema(version: i64) -> Result<BTreeSet<(String, String)>, StoreError> {
+    let mut connection = SqliteConnectOptions::new().in_memory(true).disable_statement_logging().connect().await?;
+    MIGRATIONS
+        .run_direct(Some(version), &mut connection, false)
+        .await
+        .map_err(|error| unusable(Path::new(":memory:"), &error.to_string()))?;
+    let schema = read_schema(&mut connection).await?;
+    connection.close().await?;
+    Ok(schema)
+}
+
+/// Names and statements of all that the schema has, without quotes and spaces, which are SQLite's own affair, and without
+/// the statistics of ANALYZE.
+async fn read_schema(connection: &mut SqliteConnection) -> Result<BTreeSet<(String, String)>, sqlx::Error> {
+    let rows: Vec<(String, String)> = query_as(
+        "SELECT CAST(name AS TEXT), type || ' on ' || tbl_name || ': ' || coalesce(sql, '') FROM sqlite_schema \
+         WHERE name NOT LIKE 'sqlite\\_stat_' ESCAPE '\\'",
+    )
+    .fetch_all(connection)
+    .await?;
+    let plain = |sql: String| sql.chars().filter(|c| !c.is_whitespace() && *c != '"').collect();
+    Ok(rows.into_iter().map(|(name, sql)| (name, plain(sql))).collect())
 }
 
 /// SQLite reads the end of a cut last page as zeroes, which may go unnoticed.

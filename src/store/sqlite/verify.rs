@@ -2,7 +2,7 @@
 
 use super::SqliteStore;
 use super::change::write_root;
-use super::manifest::{Listed, State, broken_root, emptied, judge, key_text, read_all, write_tag};
+use super::manifest::{Listed, State, broken_root, emptied, judge, key_text, read_all, write_tags};
 use crate::secret::KeyId;
 use crate::store::manifest::{Buckets, ManifestKey, NO_TAG, RecordKind};
 use crate::store::{Accepted, Failed, Reason, Record, Report, StoreError};
@@ -53,7 +53,7 @@ impl SqliteStore {
         let key =
             ManifestKey::new(&self.keyring, self.keyring.key_id()).expect("a keyring has the key that it seals with");
         let mut transaction = self.write().await?;
-        let state = State::read(&mut transaction).await?;
+        let state = State::read_for_write(&mut transaction, &self.path).await?;
         // The key that the manifest was made with, so that a rotation that is under way goes on. A damaged id is no key.
         let key = state.key(&self.keyring).ok().flatten().unwrap_or(key);
         let mut accepted = Accepted::default();
@@ -81,7 +81,7 @@ impl SqliteStore {
         let next = ManifestKey::new(&self.keyring, key_id)
             .ok_or_else(|| StoreError::KeyUnknown { key_id: key_text(key_id) })?;
         let mut transaction = self.write().await?;
-        let state = State::read(&mut transaction).await?;
+        let state = State::read_for_write(&mut transaction, &self.path).await?;
         if state.key_id() != Some(key_id) {
             let key = state.key(&self.keyring)?;
             let found = examine(&mut transaction, &state, key.as_ref(), &self.install_id).await?;
@@ -167,18 +167,20 @@ pub(super) async fn rebuild(
 ) -> Result<u64, StoreError> {
     let mut records = 0;
     let mut buckets = Buckets::new();
+    let mut listed = Vec::new();
     for (number, rows) in read_all(connection, Some(key)).await? {
-        let mut tags = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let is_refused = except.contains(&(row.kind, row.id.clone()));
+        let tagged = rows.into_iter().map(|row| {
+            let is_refused = !except.is_empty() && except.contains(&(row.kind, row.id.clone()));
             let tag = if is_refused { NO_TAG } else { *row.tag() };
-            write_tag(connection, row, &tag).await?;
-            tags.push(tag);
-            records += 1;
-        }
-        let entries = rows.iter().zip(&tags).map(|(row, tag)| (row.kind, row.id.as_str(), tag));
+            (row, tag)
+        });
+        let tagged: Vec<_> = tagged.collect();
+        records += tagged.len() as u64;
+        let entries = tagged.iter().map(|(row, tag)| (row.kind, row.id.as_str(), tag));
         buckets.insert(number, key.bucket(number, entries));
+        listed.extend(tagged);
     }
+    write_tags(connection, listed).await?;
     query("DELETE FROM buckets").execute(&mut *connection).await?;
     for (number, mac) in &buckets {
         query("INSERT INTO buckets (bucket, mac) VALUES (?, ?)")

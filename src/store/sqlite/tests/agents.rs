@@ -80,3 +80,57 @@ async fn agents_are_disabled_in_their_scope() {
     assert!(store.changes_since(&before).await.unwrap().generation > before.generation(), "a reader learns of it");
     assert!(told(&store).await.is_empty());
 }
+
+#[tokio::test]
+async fn an_agent_whose_record_was_removed_stays_disabled() {
+    let (directory, store) = store().await;
+    let (lost, kept): (AgentName, AgentName) = ("lost".parse().unwrap(), "kept".parse().unwrap());
+    let here = Scope::default();
+    store.set_agent_disabled(&here, &lost, true, NOW).await.unwrap();
+    let seen = store.changes_since(&Seen::default()).await.unwrap().seen;
+    sqlx::query("DELETE FROM disabled_agents").execute(&store.writer).await.unwrap();
+
+    // Whoever has seen the record knows, whether anything else changes or not.
+    let is_disabled = |changes: &Changes, agent: &AgentName| {
+        changes.disabled_agents.contains(&(here.clone(), agent.clone())) || changes.doubtful_agents.has(&here, agent)
+    };
+    let mut known = store.changes_since(&seen).await.unwrap();
+    assert!(is_disabled(&known, &lost) && !is_disabled(&known, &kept));
+    for agent in ["a", "b"] {
+        store.insert_token(&token(agent)).await.unwrap();
+        known = store.changes_since(&known.seen).await.unwrap();
+        assert!(is_disabled(&known, &lost) && !is_disabled(&known, &kept));
+    }
+    // Whoever has not knows of no agent of that bucket whether it is disabled.
+    for _ in 0..2 {
+        let store = open(&directory.path().join("nexus.db")).await.unwrap();
+        let first = store.changes_since(&Seen::default()).await.unwrap();
+        assert!(is_disabled(&first, &lost) && !is_disabled(&first, &kept));
+        assert!(first.failed.iter().any(|failed| failed.kind == "bucket"), "{:?}", first.failed);
+        let again = store.changes_since(&first.seen).await.unwrap();
+        assert!(is_disabled(&again, &lost) && !is_disabled(&again, &kept));
+        store.close().await;
+    }
+    // It takes a person to say that the record is not missed.
+    assert_eq!(refusal(store.set_agent_disabled(&here, &lost, true, NOW).await), "integrity");
+    store.accept(false).await.unwrap();
+    let after = store.changes_since(&known.seen).await.unwrap();
+    assert!(!is_disabled(&after, &lost), "{after:?}");
+    assert!(!is_disabled(&store.changes_since(&Seen::default()).await.unwrap(), &lost));
+}
+
+#[tokio::test]
+async fn an_agent_that_is_enabled_again_is() {
+    let (_directory, store) = store().await;
+    let agent: AgentName = "java".parse().unwrap();
+    let mut seen = Seen::default();
+    for disabled in [true, false, true, false] {
+        store.set_agent_disabled(&Scope::default(), &agent, disabled, NOW).await.unwrap();
+        for _ in 0..2 {
+            let changes = store.changes_since(&seen).await.unwrap();
+            assert_eq!(!changes.disabled_agents.is_empty(), disabled);
+            assert_eq!(changes.doubtful_agents, Default::default());
+            seen = changes.seen;
+        }
+    }
+}

@@ -221,3 +221,59 @@ async fn a_full_disk_is_survived() {
     let listed = store.list_connections(&Scope::default()).await.unwrap();
     assert_eq!(listed.len(), written + 1);
 }
+
+#[tokio::test]
+async fn what_was_planted_in_the_schema_takes_part_in_nothing() {
+    let widening = "CREATE TRIGGER widen AFTER INSERT ON tokens BEGIN \
+                    UPDATE tokens SET methods = '[]' WHERE id = NEW.id; END";
+    let rows: [(&str, &str, bool); 7] = [
+        ("a trigger", widening, true),
+        ("a view", "CREATE VIEW v AS SELECT * FROM tokens", true),
+        ("a table", "CREATE TABLE t (x)", false),
+        ("an index", "CREATE INDEX i ON tokens (agent)", false),
+        ("a column", "ALTER TABLE tokens ADD COLUMN x TEXT DEFAULT 'y'", false),
+        ("a missing index", "DROP INDEX connections_by_name", false),
+        ("another table", "ALTER TABLE leases RENAME COLUMN fence TO f", false),
+    ];
+    for (name, statement, at_once) in rows {
+        let (directory, store) = store().await;
+        let path = directory.path().join("nexus.db");
+        store.insert_token(&token("a")).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&store.writer).await.unwrap();
+        if at_once {
+            for refused in [store.insert_token(&token("b")).await, store.accept(false).await.map(|_| ())] {
+                assert_eq!(refusal(refused), "unusable", "{name}");
+            }
+            assert_eq!(store.changes_since(&Seen::default()).await.unwrap().tokens.len(), 1, "{name}");
+        }
+        store.close().await;
+        let before = std::fs::read(&path).unwrap();
+        let error = open(&path).await.unwrap_err().to_string();
+        assert!(error.contains("changed its schema"), "{name}: {error}");
+        assert!(std::fs::read(&path).unwrap() == before, "{name}");
+    }
+    // Statistics for the planner are anybody's.
+    let (directory, store) = store().await;
+    sqlx::query("ANALYZE").execute(&store.writer).await.unwrap();
+    store.insert_token(&token("a")).await.unwrap();
+    store.close().await;
+    open(&directory.path().join("nexus.db")).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_log_without_its_store_is_not_played_into_a_new_one() {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let (directory, store) = store().await;
+        let path = directory.path().join("nexus.db");
+        store.close().await;
+        std::fs::remove_file(&path).unwrap();
+        let log = directory.path().join(format!("nexus.db{suffix}"));
+        std::fs::write(&log, "what was committed last").unwrap();
+        let error = open(&path).await.unwrap_err().to_string();
+        assert!(error.contains("is missing") && error.contains(suffix), "{error}");
+        assert!(!path.exists(), "{suffix}");
+        assert_eq!(std::fs::read(&log).unwrap(), b"what was committed last");
+        std::fs::remove_file(&log).unwrap();
+        open(&path).await.unwrap().close().await;
+    }
+}

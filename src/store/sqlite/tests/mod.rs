@@ -7,6 +7,7 @@ mod leases;
 mod lockdown;
 mod records;
 mod rotation;
+mod scale;
 mod tampering;
 mod tenants;
 

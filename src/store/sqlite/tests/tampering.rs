@@ -302,18 +302,17 @@ async fn what_is_removed_added_reordered_or_rolled_back_is_noticed_and_the_other
         let mut connection = store.readers.acquire().await.unwrap();
         manifest::read_entries(&mut connection, bucket).await.unwrap().len()
     };
-    for copy in ["connections", "buckets", "meta"] {
-        run(&store, format!("CREATE TABLE old_{copy} AS SELECT * FROM {copy}")).await;
-    }
+    let old = directory.path().join("old.db");
+    run(&store, format!("VACUUM INTO '{}'", old.display())).await;
     store.set_connection_disabled(&scope_of, &victim, true).await.unwrap();
     assert_sound(&store, "after a write").await;
     store.close().await;
     let path = directory.path().join("nexus.db");
     let file = std::fs::read(&path).unwrap();
-    let old_row = format!("INSERT OR REPLACE INTO connections SELECT * FROM old_connections WHERE id = '{victim}'");
-    let old_bucket = format!("INSERT OR REPLACE INTO buckets SELECT * FROM old_buckets WHERE bucket = {bucket}");
-    let old_meta = "UPDATE meta SET generation = (SELECT generation FROM old_meta), manifest_root = \
-                    (SELECT manifest_root FROM old_meta)"
+    let old_row = format!("INSERT OR REPLACE INTO connections SELECT * FROM old.connections WHERE id = '{victim}'");
+    let old_bucket = format!("INSERT OR REPLACE INTO buckets SELECT * FROM old.buckets WHERE bucket = {bucket}");
+    let old_meta = "UPDATE meta SET generation = (SELECT generation FROM old.meta), manifest_root = \
+                    (SELECT manifest_root FROM old.meta)"
         .to_owned();
     let copied = "INSERT INTO connections SELECT 'con_copy', tenant, 'copy', name, provider, definition, version, \
                   access_sealed, grant_sealed, access_issued_at, access_expires_at, state, state_reason, disabled, \
@@ -354,6 +353,7 @@ async fn what_is_removed_added_reordered_or_rolled_back_is_noticed_and_the_other
     ];
     for (name, statements, all) in rows {
         let store = open(&path).await.unwrap();
+        run(&store, format!("ATTACH '{}' AS old", old.display())).await;
         for statement in statements {
             run(&store, statement).await;
         }
