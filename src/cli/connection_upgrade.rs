@@ -131,7 +131,10 @@ fn lines(frozen: &Frozen) -> Vec<(&'static str, String)> {
         }
     }
     if let Some(OAuthGrant { token_url, client_auth, .. }) = &frozen.oauth {
-        lines.push(("token endpoint", format!("{token_url} (client authentication: {})", json!(client_auth))));
+        lines.push((
+            "token endpoint",
+            format!("{token_url} (client authentication: {})", json!(client_auth).as_str().unwrap_or_default()),
+        ));
     }
     for (name, value) in &frozen.default_headers {
         lines.push(("header", format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))));
