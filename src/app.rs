@@ -1,24 +1,29 @@
 //! The composition root: builds all of it, owns reload and graceful shutdown.
 
 mod changes;
+mod home;
 mod integrity;
 mod keys;
 mod lockdown;
+mod tasks;
+
+pub use home::{AppError, Home};
+pub use tasks::{KEPT, Purged, purge};
 
 use crate::admin::{AdminState, ControlServer, serve_admin};
-use crate::audit::{AuditError, Spool};
+use crate::audit::Spool;
 use crate::config::{
-    Config, ConfigError, ListenAddress, ListenerConfig, Loader, RootKeyError, RootKeyForm, RootKeySource, Snapshot,
-    Sources, read_next_root_key, read_root_key, watch_files,
+    Config, ListenAddress, ListenerConfig, Loader, RootKeyForm, RootKeySource, Snapshot, Sources, read_next_root_key,
+    read_root_key,
 };
 use crate::credential::Credentials;
-use crate::identity::{AgentAuthority, AgentCaError, Verifier};
-use crate::listener::{AuthorityError, CertificateAuthority, Front, LeafCache, Listening};
+use crate::identity::{AgentAuthority, Verifier};
+use crate::listener::{CertificateAuthority, Front, LeafCache, Listening};
 use crate::net::Pool;
 use crate::proxy::hygiene::Pseudonym;
 use crate::proxy::plane::Applies;
 use crate::proxy::{Enrolment, Plane};
-use crate::secret::{KeyError, Keyring, RootKey};
+use crate::secret::{Keyring, RootKey};
 use crate::store::{SqliteStore, Store, StoreError, StoreFile};
 use crate::telemetry::Metrics;
 use crate::types::Clock;
@@ -31,67 +36,14 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tasks::{follow_files, follow_time, keep_keys_fresh, purge_often, sweep, write_usage};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often idle upstream connections are looked at, and last-used times are written.
-const SWEEP: Duration = Duration::from_secs(5);
-
-/// How often what is of no use any more is looked for.
-const PURGE: Duration = Duration::from_secs(3_600);
-
-/// How long orphaned connections and dead tokens are kept.
-pub const KEPT: Duration = Duration::from_secs(30 * 86_400);
-
-/// How long dead tokens are kept that were made for a run or by another token.
-const KEPT_BRIEFLY: Duration = Duration::from_secs(86_400);
-
-/// How often what is under way is asked whether its time is over.
-const JUDGE: Duration = Duration::from_millis(500);
-
 /// How long a shutdown waits for refreshes that are under way.
 const SETTLE: Duration = Duration::from_secs(5);
-
-/// Where an install lives.
-#[derive(Debug, Clone)]
-pub struct Home {
-    /// The data directory.
-    pub path: PathBuf,
-}
-
-impl Home {
-    /// The directory of the interception CA.
-    #[must_use]
-    pub fn ca(&self) -> PathBuf {
-        self.path.join("ca")
-    }
-
-    /// The interception CA's certificate.
-    #[must_use]
-    pub fn ca_certificate(&self) -> PathBuf {
-        self.ca().join("ca.pem")
-    }
-
-    /// The config file, if none is named.
-    #[must_use]
-    pub fn config_file(&self) -> PathBuf {
-        self.path.join("nexus.toml")
-    }
-
-    /// The audit record.
-    #[must_use]
-    pub fn audit(&self) -> PathBuf {
-        self.path.join("audit")
-    }
-
-    /// The user's own provider files.
-    #[must_use]
-    pub fn providers(&self) -> PathBuf {
-        self.path.join("providers")
-    }
-}
 
 /// What a command needs to read and write records.
 pub struct Install {
@@ -103,93 +55,6 @@ pub struct Install {
     pub store: Arc<SqliteStore>,
     /// Its keys.
     pub keyring: Arc<Keyring>,
-}
-
-/// Why the install cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// Nothing there.
-    #[error("there is no install in {home}; run: nexus init")]
-    NotInitialised {
-        /// The data directory.
-        home: PathBuf,
-    },
-    /// Somebody else listens there.
-    #[error("{address} is in use; choose another with --listen")]
-    AddressInUse {
-        /// The address.
-        address: String,
-    },
-    /// There is a store, and the key that sealed it is gone.
-    #[error(
-        "root key {key} is missing, and {store} was sealed with it; bring it back, or move the store away to begin anew"
-    )]
-    KeyMissing {
-        /// Where the key should be.
-        key: PathBuf,
-        /// The store.
-        store: PathBuf,
-    },
-    /// No passphrase is made up.
-    #[error("{path} does not exist; write a passphrase of 12 characters or more to it, mode 0600")]
-    PassphraseMissing {
-        /// Where the passphrase should be.
-        path: PathBuf,
-    },
-    /// The store was sealed with another key.
-    #[error("the root key is not the one that {store} was sealed with; bring that one back")]
-    WrongKey {
-        /// The store.
-        store: PathBuf,
-    },
-    /// The store had a manifest once.
-    #[error(
-        "{store} is of a version before the manifest, and {counter} says that it had one: somebody put an old or edited \
-         file in its place; restore a backup, or remove {counter} to take the store as it is"
-    )]
-    ManifestLost {
-        /// The store.
-        store: PathBuf,
-        /// What remembers it.
-        counter: PathBuf,
-    },
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The root key's file.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The root key.
-    #[error(transparent)]
-    RootKey(#[from] RootKeyError),
-    /// A file or socket.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file or address.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The record.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    /// The interception CA.
-    #[error(transparent)]
-    Ca(#[from] AuthorityError),
-    /// The CA of agents.
-    #[error(transparent)]
-    AgentCa(#[from] AgentCaError),
-}
-
-impl AppError {
-    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        |source| Self::Io { path, source }
-    }
 }
 
 /// Makes what is missing, never overwrites; says what it made.
@@ -507,104 +372,6 @@ fn readiness(plane: &Arc<Plane>) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
     })
 }
 
-/// Cuts what ended by time alone.
-async fn follow_time(plane: Arc<Plane>) {
-    let mut interval = tokio::time::interval(JUDGE);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        plane.judge();
-    }
-}
-
-/// Applies changes of the config file and provider files.
-async fn follow_files(plane: Arc<Plane>, home: PathBuf, config_file: PathBuf) {
-    let mut changes = watch_files(home, config_file);
-    while changes.recv().await.is_some() {
-        match plane.loader.reload_files().await {
-            Ok(true) => {
-                plane.judge();
-                plane.spool.set_settings(plane.loader.snapshot().config.audit);
-                plane.metrics.config_reloaded(true);
-                tracing::info!("the configuration was reloaded");
-            }
-            Ok(false) => {}
-            Err(error) => {
-                plane.metrics.config_reloaded(false);
-                tracing::error!("the configuration was not reloaded, the old one stays in force: {error}");
-            }
-        }
-    }
-}
-
-/// Fetches the keys of JWT issuers ahead of need.
-async fn keep_keys_fresh(plane: Arc<Plane>) {
-    let mut interval = tokio::time::interval(Duration::from_secs(1));
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        let snapshot = plane.loader.snapshot();
-        plane.verifier.keep_keys_fresh(&snapshot.directory, &snapshot.egress);
-    }
-}
-
-/// Closes idle upstream connections and writes last-used times.
-async fn sweep(plane: Arc<Plane>, store: Arc<SqliteStore>, counter: Arc<Counter>) {
-    let mut interval = tokio::time::interval(SWEEP);
-    loop {
-        interval.tick().await;
-        plane.pool.sweep();
-        write_usage(&plane, &store).await;
-        counter.remember(plane.loader.snapshot().generation);
-    }
-}
-
-/// Removes for good what is of no use any more. Other servers of the home do the same, each on its own.
-async fn purge_often(plane: Arc<Plane>, store: Arc<SqliteStore>) {
-    let mut interval = tokio::time::interval(PURGE);
-    loop {
-        interval.tick().await;
-        match purge(&*store, &plane.clock).await {
-            Ok(Purged { connections: 0, tokens: 0 }) => {}
-            Ok(Purged { connections, tokens }) => {
-                tracing::info!("purged {connections} orphaned connections and {tokens} dead tokens");
-            }
-            Err(error) => tracing::warn!("orphaned connections and dead tokens could not be purged: {error}"),
-        }
-    }
-}
-
-/// What [`purge`] removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Purged {
-    /// Orphaned connections.
-    pub connections: u64,
-    /// Dead tokens.
-    pub tokens: u64,
-}
-
-/// Removes connections that were orphaned, and tokens that were dead, for [`KEPT`]; tokens of runs and those made by
-/// others after a day.
-///
-/// # Errors
-/// When the store fails; what was removed until then stays so.
-pub async fn purge(store: &dyn Store, clock: &Clock) -> Result<Purged, StoreError> {
-    let before = |kept: Duration| clock.now().saturating_sub_unsigned(kept.as_secs());
-    Ok(Purged {
-        connections: store.purge_orphans(None, before(KEPT)).await?,
-        tokens: store.purge_tokens(before(KEPT), before(KEPT_BRIEFLY)).await?,
-    })
-}
-
-async fn write_usage(plane: &Plane, store: &SqliteStore) {
-    let usage = plane.usage.take();
-    if !usage.is_empty()
-        && let Err(error) = store.record_usage(&usage).await
-    {
-        tracing::warn!("last-used times could not be written: {error}");
-    }
-}
-
 impl Running {
     /// Whether every agent is refused.
     #[must_use]
@@ -635,107 +402,4 @@ impl Running {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use super::*;
-    use crate::types::UnixSeconds;
-
-    fn home() -> (tempfile::TempDir, Home) {
-        let directory = tempfile::tempdir().unwrap();
-        let home = Home { path: directory.path().join("home") };
-        (directory, home)
-    }
-
-    #[tokio::test]
-    async fn a_lost_root_key_is_not_replaced() {
-        let (_directory, home) = home();
-        let config = Config::default();
-        init(&home, &config).await.unwrap();
-        assert!(init(&home, &config).await.unwrap().is_empty());
-        std::fs::remove_file(home.path.join("root.key")).unwrap();
-        assert!(matches!(init(&home, &config).await, Err(AppError::KeyMissing { .. })));
-        assert!(!home.path.join("root.key").exists());
-    }
-
-    #[tokio::test]
-    async fn what_is_of_no_use_is_purged_after_thirty_days() {
-        let (_directory, home) = home();
-        let config = Config::default();
-        init(&home, &config).await.unwrap();
-        let install = open(&home, config).await.unwrap();
-        let clock = Clock::fixed(1_700_000_000);
-        seal_something(&install, clock.now()).await;
-        install.store.delete_namespace(&Default::default(), clock.now()).await.unwrap();
-        let nothing = Purged { connections: 0, tokens: 0 };
-        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
-        clock.advance(30 * 86_400 - 1);
-        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
-        clock.advance(1);
-        assert_eq!(purge(&*install.store, &clock).await.unwrap(), Purged { connections: 1, tokens: 0 });
-        assert_eq!(purge(&*install.store, &clock).await.unwrap(), nothing);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_server_purges_when_it_starts() {
-        let (_directory, home) = home();
-        let config = Config::default();
-        init(&home, &config).await.unwrap();
-        let install = open(&home, config).await.unwrap();
-        seal_something(&install, 1_000).await;
-        install.store.delete_namespace(&Default::default(), 1_000).await.unwrap();
-        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let options = ServeOptions { home, config_file: None, listen: Some(vec![any_port]), admin: Some(any_port) };
-        let generation = install.store.changes_since(&crate::store::Seen::default()).await.unwrap().generation;
-        let server = serve(options).await.unwrap();
-        let purged = async {
-            while install.store.changes_since(&crate::store::Seen::default()).await.unwrap().generation == generation {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), purged).await.unwrap();
-        server.stop().await;
-        assert_eq!(install.store.purge_orphans(None, i64::MAX).await.unwrap(), 0, "the server has done it");
-    }
-
-    #[tokio::test]
-    async fn another_root_key_does_not_open_the_store() {
-        let (_directory, home) = home();
-        let config = Config::default();
-        init(&home, &config).await.unwrap();
-        let install = open(&home, config.clone()).await.unwrap();
-        seal_something(&install, 1_700_000_000).await;
-        install.store.close().await;
-        open(&home, config.clone()).await.unwrap().store.close().await;
-        std::fs::write(home.path.join("root.key"), "ab".repeat(32)).unwrap();
-        assert!(matches!(open(&home, config).await, Err(AppError::WrongKey { .. })));
-    }
-
-    async fn seal_something(install: &Install, now: UnixSeconds) {
-        use crate::secret::{SealContext, Sealed};
-        use crate::store::{ConnectionRecord, ConnectionState};
-        use crate::types::{ConnectionId, ConnectionName, ProviderId, Scope};
-        let context =
-            SealContext { tenant: "default", record: "con_1", field: "access", version: 1, destination: &[0; 32] };
-        let access: Sealed = install.keyring.seal(&context, b"secret");
-        let record = ConnectionRecord {
-            id: ConnectionId::generate(),
-            scope: Scope::default(),
-            name: ConnectionName::parse("acme").unwrap(),
-            provider: ProviderId::parse("custom").unwrap(),
-            definition: "{}".to_owned(),
-            version: 1,
-            access,
-            grant: None,
-            access_issued_at: None,
-            access_expires_at: None,
-            state: ConnectionState::Active,
-            state_reason: None,
-            disabled: false,
-            created_at: now,
-            updated_at: now,
-            orphaned_at: None,
-        };
-        install.store.insert_connection(&record, false).await.unwrap();
-    }
-}
+mod tests;
