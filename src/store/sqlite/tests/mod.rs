@@ -7,7 +7,6 @@ mod leases;
 mod lockdown;
 mod records;
 mod rotation;
-mod scale;
 mod tampering;
 mod tenants;
 
