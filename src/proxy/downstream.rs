@@ -10,7 +10,7 @@ use crate::audit::Way;
 use crate::config::Snapshot;
 use crate::connection::{Choice, destination_for};
 use crate::identity::{
-    BasicPair, JwtError, Presented, Principal, Proof, ProofError, connection_choice, proxy_authorization,
+    BasicPair, JwtError, Presented, Principal, Proof, ProofError, Rejected, connection_choice, proxy_authorization,
 };
 use crate::types::{CanonicalPath, Host, PathError, Scheme, Target};
 use bytes::Bytes;
@@ -360,9 +360,9 @@ pub async fn authenticate(
     client: Option<IpAddr>,
     proof: &Proof,
 ) -> Result<Principal, Rejection> {
-    snapshot.directory.recognise(proof, plane.clock.now()).map_err(|_| match proof {
-        // Nothing was shown, so nothing wrong was.
-        Proof::Bound(_) => Rejection::auth_required(),
+    snapshot.directory.recognise(proof, plane.clock.now()).map_err(|error| match (error, proof) {
+        // During a lockdown good ones are refused too; and where nothing was shown, nothing wrong was.
+        (Rejected::LockedOut, _) | (_, Proof::Bound(_)) => Rejection::auth_required(),
         _ => wrong_token(plane, snapshot, client),
     })
 }
