@@ -2,7 +2,7 @@
 //! the machine's own `openssl` computes; without one the certificate is there for those that read every file.
 
 use super::CliError;
-use super::environment::write_file;
+use super::environment::{make_directory, write_file};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ const CERTIFICATE: &str = "nexus-ca.pem";
 /// Makes the directory with this PEM; what is right already is left alone.
 pub(super) fn write(ca: &str, directory: &Path) -> Result<PathBuf, CliError> {
     let certs = directory.join("certs");
-    std::fs::create_dir_all(&certs).map_err(CliError::io(&certs))?;
+    make_directory(&certs)?;
     let certificate = certs.join(CERTIFICATE);
     let is_new = std::fs::read(&certificate).map_or(true, |old| old != ca.as_bytes());
     let mut links = links(&certs);

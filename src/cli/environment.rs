@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where agents reach the server of a home.
@@ -140,7 +140,7 @@ impl Files {
         write_file(&wgetrc, &format!("{theirs}\nca_certificate = {}\n", bundle.display()), 0o600)?;
 
         let php = directory.join("php");
-        std::fs::create_dir_all(&php).map_err(CliError::io(&php))?;
+        make_directory(&php)?;
         let bundle_text = bundle.display();
         let ini = format!("curl.cainfo=\"{bundle_text}\"\nopenssl.cafile=\"{bundle_text}\"\n");
         write_file(&php.join("nexus.ini"), &ini, 0o644)?;
@@ -201,6 +201,11 @@ fn pem(der: &[u8]) -> String {
     }
     out.push_str("-----END CERTIFICATE-----\n");
     out
+}
+
+/// A directory that others may read and not write, whatever the umask.
+pub(super) fn make_directory(path: &Path) -> Result<(), CliError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(CliError::io(path))
 }
 
 /// Replaces the file as a whole, so that a program that reads it at this moment sees the old one or the new one.

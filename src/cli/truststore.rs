@@ -1,6 +1,8 @@
 //! A PKCS#12 trust store for Java, made with the machine's own `keytool`; without one it is left out.
 
 use super::output;
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,20 +19,29 @@ pub(super) fn make(ca: &Path, directory: &Path) -> Option<PathBuf> {
     let keytool = find_keytool()?;
     // Java takes seconds over it, so a waiting person is told.
     output::say("nexus: making a trust store for Java, this once");
-    let temporary = directory.join(format!("truststore.{}", std::process::id()));
-    let made = fill(&keytool, ca, &temporary).and_then(|()| std::fs::rename(&temporary, &store));
+    let cradle = directory.join(format!("truststore.{}", std::process::id()));
+    let made = make_in(&cradle, &keytool, ca, &store);
+    let _ = std::fs::remove_dir_all(&cradle);
     match made {
         Ok(()) => Some(store),
         Err(error) => {
-            let _ = std::fs::remove_file(&temporary);
             output::warn(&format!("no trust store for Java: {error}"));
             None
         }
     }
 }
 
+/// Makes it in a private directory and moves it out when its mode is right: keytool's own file may be writable by others.
+fn make_in(cradle: &Path, keytool: &Path, ca: &Path, store: &Path) -> std::io::Result<()> {
+    let _ = std::fs::remove_dir_all(cradle);
+    std::fs::DirBuilder::new().mode(0o700).create(cradle)?;
+    let born = cradle.join("truststore.p12");
+    fill(keytool, ca, &born)?;
+    std::fs::set_permissions(&born, Permissions::from_mode(0o644))?;
+    std::fs::rename(&born, store)
+}
+
 fn fill(keytool: &Path, ca: &Path, store: &Path) -> std::io::Result<()> {
-    let _ = std::fs::remove_file(store);
     let to = |command: &mut Command, prefix: &str| {
         command.arg(format!("-{prefix}keystore")).arg(store);
         command.args([&format!("-{prefix}storetype"), "PKCS12", &format!("-{prefix}storepass"), PASSWORD]);
