@@ -1,13 +1,14 @@
 //! `nexus agent`: agents as such, whatever they prove themselves with.
 
 use super::agent_enroll::{Enroll, Renew};
-use super::token::{self, Expiry, Family, parse_expiry, parse_method, parse_pattern};
+use super::narrowing::Narrowing;
+use super::token::{self, Expiry, Family, parse_expiry};
 use super::{CliError, Context, Format, environment, output};
 use crate::app::Install;
 use crate::config::ListenAddress;
 use crate::secret::{EnrolmentCode, TokenDigest, random_bytes};
 use crate::store::{Store, TokenKind, TokenRecord, TokenScope};
-use crate::types::{AgentName, HostPattern, PathPattern, TokenId, UnixSeconds, parse_duration};
+use crate::types::{AgentName, TokenId, UnixSeconds, parse_duration};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,15 +51,8 @@ pub struct Invite {
     /// How long its certificates can be renewed, such as 12h or 90d, or `never` [default: tokens.default_expires, 90d]
     #[arg(long, value_name = "DURATION", value_parser = parse_expiry)]
     expires: Option<Expiry>,
-    /// The methods that it may use [default: all]
-    #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = parse_method)]
-    methods: Vec<String>,
-    /// The paths that it may use, as sent to the API; * is one segment, ** any number [default: all]
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = parse_pattern)]
-    paths: Vec<PathPattern>,
-    /// The hosts that it may use [default: all that the connections have]
-    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = parse_host_pattern)]
-    hosts: Vec<String>,
+    #[command(flatten)]
+    narrowing: Narrowing,
     /// How long the code can be used
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
     code_ttl: Duration,
@@ -100,9 +94,9 @@ impl Invite {
             // Hashed, because the store keeps no value.
             previous: Some((EnrolmentCode::digest(code.value().expose()), code_ends)),
             connections: connections.iter().map(|(id, _)| id.clone()).collect(),
-            methods: self.methods,
-            paths: self.paths.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
-            hosts: self.hosts,
+            methods: self.narrowing.methods(),
+            paths: self.narrowing.paths(),
+            hosts: self.narrowing.hosts(),
             scopes: vec![TokenScope::Use],
             kind: TokenKind::Certificate,
             parent: None,
@@ -224,9 +218,4 @@ async fn set_disabled(context: &Context, agent: &AgentName, disabled: bool) -> R
     }
     output::say(&format!("{} {agent}", if disabled { "disabled" } else { "enabled" }));
     Ok(())
-}
-
-fn parse_host_pattern(text: &str) -> Result<String, String> {
-    HostPattern::parse(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
 }

@@ -27,6 +27,7 @@ mod explain;
 mod init;
 mod key;
 mod lockdown;
+mod narrowing;
 mod output;
 mod process;
 mod provider;

@@ -1,14 +1,13 @@
 //! `nexus token`: agent tokens. Values are printed once, when made or rotated.
 
+use super::narrowing::Narrowing;
 use super::{CliError, Context, Format, environment, output};
 use crate::app::Install;
 use crate::config::TokenLimits;
 use crate::identity::MAX_GENERATIONS;
 use crate::secret::AgentToken;
 use crate::store::{Store, TokenKind, TokenRecord, TokenScope, Usage};
-use crate::types::{
-    AgentName, ConnectionId, HostPattern, PathPattern, RunId, TokenId, UnixSeconds, format_duration, parse_duration,
-};
+use crate::types::{AgentName, ConnectionId, RunId, TokenId, UnixSeconds, format_duration, parse_duration};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -53,15 +52,8 @@ pub struct Create {
     /// How long it works, such as 12h or 90d, or `never` [default: tokens.default_expires, 90d]
     #[arg(long, value_name = "DURATION", value_parser = parse_expiry)]
     expires: Option<Expiry>,
-    /// The methods that it may use [default: all]
-    #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = parse_method)]
-    methods: Vec<String>,
-    /// The paths that it may use, as sent to the API; * is one segment, ** any number [default: all]
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = parse_pattern)]
-    paths: Vec<PathPattern>,
-    /// The hosts that it may use; *.example.com is one label before example.com [default: all of its connections]
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = parse_host)]
-    hosts: Vec<HostPattern>,
+    #[command(flatten)]
+    narrowing: Narrowing,
     /// What it is for: use (requests), mint (making narrower tokens), or both
     #[arg(long, value_name = "SCOPE", value_delimiter = ',', default_value = "use")]
     scopes: Vec<TokenScope>,
@@ -203,9 +195,9 @@ impl Create {
             agent: self.name,
             run: None,
             connections: connections.iter().map(|(id, _)| id.clone()).collect(),
-            methods: self.methods,
-            paths: self.paths.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
-            hosts: self.hosts.iter().map(ToString::to_string).collect(),
+            methods: self.narrowing.methods(),
+            paths: self.narrowing.paths(),
+            hosts: self.narrowing.hosts(),
             scopes: once_each(self.scopes),
             expires: self.expires,
         };
@@ -407,18 +399,4 @@ pub(super) fn parse_expiry(text: &str) -> Result<Expiry, String> {
         Ok(duration) => Ok(Expiry::After(duration)),
         Err(error) => Err(format!("{error}, or never")),
     }
-}
-
-pub(super) fn parse_method(text: &str) -> Result<String, String> {
-    let upper = text.trim().to_ascii_uppercase();
-    http::Method::from_bytes(upper.as_bytes()).map_err(|_| format!("{text:?} is not a method; write GET,HEAD"))?;
-    Ok(upper)
-}
-
-pub(super) fn parse_pattern(text: &str) -> Result<PathPattern, String> {
-    PathPattern::parse(text).map_err(|error| error.to_string())
-}
-
-fn parse_host(text: &str) -> Result<HostPattern, String> {
-    HostPattern::parse(text).map_err(|error| error.to_string())
 }

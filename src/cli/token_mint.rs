@@ -1,11 +1,12 @@
 //! `nexus token mint`: a token for one run, signed by this install.
 
-use super::token::{self, Expiry, parse_method, parse_pattern, say_how_to_use};
+use super::narrowing::Narrowing;
+use super::token::{self, Expiry, say_how_to_use};
 use super::{CliError, Context, output, run};
 use crate::identity::{RunClaims, sign_run_token};
 use crate::secret::AgentToken;
 use crate::store::{Store, TokenKind, TokenRecord, TokenScope};
-use crate::types::{AgentName, HostPattern, PathPattern, RunId, TokenId, format_duration, parse_duration};
+use crate::types::{AgentName, RunId, TokenId, format_duration, parse_duration};
 use serde_json::json;
 use std::time::Duration;
 
@@ -27,15 +28,8 @@ pub struct Mint {
     /// The connections that it may use, by name or id [default: all that are enabled]
     #[arg(long = "use", value_name = "CONN", value_delimiter = ',')]
     connections: Vec<String>,
-    /// The methods that it may use [default: all]
-    #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = parse_method)]
-    methods: Vec<String>,
-    /// The paths that it may use, as sent to the API; * is one segment, ** any number [default: all]
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = parse_pattern)]
-    paths: Vec<PathPattern>,
-    /// The hosts that it may use; *. is one label [default: all]
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
-    hosts: Vec<HostPattern>,
+    #[command(flatten)]
+    narrowing: Narrowing,
 }
 
 impl Mint {
@@ -63,9 +57,9 @@ impl Mint {
             digest: AgentToken::digest(value.expose()),
             previous: None,
             connections: connections.iter().map(|(id, _)| id.clone()).collect(),
-            methods: self.methods,
-            paths: self.paths.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
-            hosts: self.hosts.iter().map(ToString::to_string).collect(),
+            methods: self.narrowing.methods(),
+            paths: self.narrowing.paths(),
+            hosts: self.narrowing.hosts(),
             scopes: vec![TokenScope::Use],
             kind: TokenKind::Run,
             parent: None,

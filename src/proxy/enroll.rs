@@ -95,6 +95,7 @@ pub(super) async fn enroll(
         (principal, Right::Invitation(digest), asked)
     };
     this.principal(&principal);
+    entry.close.known();
     // Before the code is used up.
     let request = CertificateRequest::parse(&asked.csr).map_err(|error| {
         Rejection::new(
