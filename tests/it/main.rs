@@ -4,5 +4,8 @@
 
 mod cli;
 mod demo;
+mod files;
+mod home;
 mod layers;
 mod redaction;
+mod tokens;
