@@ -302,7 +302,7 @@ def test_revocation_in_h2(nexus, server, nexus_ca, upstream):
 
 def test_a_rotated_token(nexus, server, upstream):
     token_id, old = nexus.token("api", "rotating")
-    new = nexus.json("token", "rotate", token_id, "--grace", "1s")["token_value"]
+    new = nexus.json("token", "rotate", token_id, "--grace", "3s")["token_value"]
     for token in (old, new):
         with Wire(server.port) as wire:
             assert wire.connect(f"{API}:{upstream.port}", token).status == 200
